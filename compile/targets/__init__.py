@@ -1,0 +1,1 @@
+"""One folder a platform: what it supports, lowers and refuses, and how a pipeline gets there."""

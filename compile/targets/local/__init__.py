@@ -1,0 +1,1 @@
+"""The local engine: a compiled pipeline on this machine."""

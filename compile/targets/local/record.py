@@ -1,0 +1,90 @@
+"""What is known of a run: the content of run.json, and what observers of a run are given."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+FORMAT = "penstock.run/1"
+
+
+class State(StrEnum):
+    """State of a run or a task."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"  # its condition is false, or what it depends on was skipped
+    CANCELLED = "CANCELLED"  # not started, or stopped, because the run ended
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    """An artifact as it went into or came out of a task; `uri` is relative to the run folder where it lies there."""
+
+    name: str
+    type: str
+    uri: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Values:
+    """Parameters and artifacts by port; an artifact port holds a list of artifacts."""
+
+    parameters: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, list[ArtifactRecord]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task of the run.
+
+    Attributes:
+        path: Names of the enclosing DAG tasks and of the task, joined with dots; unique in the run.
+        kind: "container" for a task that runs something, "dag" for one that holds others.
+        depends_on: Paths of the tasks it waits for, in its own scope.
+        condition: Condition under which it runs, as the spec has it.
+        log: Log file, relative to the run folder.
+        metrics: Numbers that its metrics artifacts hold.
+        error: The component's own message.
+    """
+
+    path: str
+    name: str
+    kind: str
+    depends_on: tuple[str, ...] = ()
+    condition: str | None = None
+    state: State = State.PENDING
+    started: str | None = None
+    seconds: float | None = None
+    inputs: Values = field(default_factory=Values)
+    outputs: Values = field(default_factory=Values)
+    metrics: dict[str, float] = field(default_factory=dict)
+    log: str | None = None
+    exit_code: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run of a pipeline. Times are ISO 8601 in UTC."""
+
+    id: str
+    pipeline: str
+    folder: str
+    spec_sha256: str
+    parameters: dict[str, Any]
+    state: State
+    started: str
+    seconds: float
+    tasks: tuple[TaskRecord, ...]
+    outputs: Values = field(default_factory=Values)
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what run.json holds."""
+        return {"format": FORMAT, **dataclasses.asdict(self)}

@@ -1,0 +1,1 @@
+"""Measure models and decide whether they are good enough."""

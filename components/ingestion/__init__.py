@@ -1,0 +1,1 @@
+"""Read data from files and URIs into datasets."""

@@ -1,0 +1,1 @@
+"""Record models, their lineage and which of them is in use."""

@@ -1,0 +1,63 @@
+"""The declaration of `register`."""
+
+from typing import NamedTuple, Optional  # kfp reads these names
+
+from kfp import dsl
+from kfp.dsl import Artifact, Input, Metrics, Model
+
+from penstock.components.images import image
+
+
+@dsl.component(base_image=image("tabular"), install_kfp_package=False)
+def register(
+    model: Input[Model],
+    metrics: Input[Metrics],
+    model_name: str,
+    schema: Optional[Input[Artifact]] = None,  # noqa: UP045
+    platform: str = "mlflow",
+    registry: str = "",
+    alias: str = "champion",
+    reason: str = "",
+    run_id: str = "",
+    spec_sha256: str = "",
+    git_commit: str = "",
+) -> NamedTuple("Registered", [("version", str), ("uri", str), ("previous_version", str)]):
+    """Record a model as a new version with its lineage and make it the champion.
+
+    The version carries the training data's fingerprint, the schema, parameters, metrics, spec, image and commit. The
+    alias moves by compare-and-set: of registrations that race for it exactly one wins, the others fail and say so.
+
+    Args:
+        model: Model written by train.
+        metrics: Metrics written by evaluate.
+        model_name: Name in the registry.
+        schema: Schema of the training data.
+        platform: Kind of registry: "mlflow".
+        registry: URI of the registry. Empty: the environment's, or the local run folder's.
+        alias: Alias to move to the new version: "champion" or "challenger". Empty: none.
+        reason: Why the model was blessed.
+        run_id: Run that made the model.
+        spec_sha256: SHA-256 of the compiled pipeline. `penstock run` and `penstock submit` fill it in.
+        git_commit: Commit of the pipeline's source. `penstock run` and `penstock submit` fill it in.
+
+    Returns:
+        version: The new version.
+        uri: The model's URI in the registry, for example models:/tips/3.
+        previous_version: Version that the alias pointed to before; empty if there was none.
+    """
+    from penstock.components.registry.register import register
+
+    result = register(
+        model.path,
+        dict(metrics.metadata),
+        model_name=model_name,
+        schema=schema.path if schema else None,
+        platform=platform,
+        registry=registry,
+        alias=alias,
+        reason=reason,
+        run_id=run_id,
+        spec_sha256=spec_sha256,
+        git_commit=git_commit,
+    )
+    return (result.version, result.uri, result.previous_version)

@@ -1,0 +1,73 @@
+"""The declaration of `train`."""
+
+from typing import Dict, List, NamedTuple  # noqa: UP035 - kfp reads these names
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+from penstock.components.images import image
+
+
+@dsl.component(base_image=image("tabular"), install_kfp_package=False)
+def train(
+    train_set: Input[Dataset],
+    eval_set: Input[Dataset],
+    model: Output[Model],
+    metrics: Output[Metrics],
+    target: str,
+    framework: str = "xgboost",
+    task: str = "auto",
+    features: List[str] = [],  # noqa: B006, UP006 - kfp copies defaults into the spec
+    exclude: List[str] = [],  # noqa: B006, UP006
+    weight_column: str = "",
+    class_weights: Dict[str, float] = {},  # noqa: B006, UP006
+    hyperparameters: Dict[str, object] = {},  # noqa: B006, UP006
+    max_rounds: int = 500,
+    early_stopping_rounds: int = 20,
+    seed: int = 0,
+) -> NamedTuple("Trained", [("task", str), ("rounds", int)]):
+    """Fit a tabular model, stopped early on the evaluation set.
+
+    Args:
+        train_set: Rows to fit.
+        eval_set: Rows that early stopping watches; never fitted.
+        model: MLflow model folder: signature, input example, native weights. Nothing in it is pickled.
+        metrics: The framework's loss on both sets at the chosen round.
+        target: Column to predict.
+        framework: "xgboost", "lightgbm" or "sklearn".
+        task: "binary", "multiclass", "regression", or "auto" to go by the target's type and values.
+        features: Columns to learn from. Empty: all but the target, the weight and `exclude`.
+        exclude: Columns not to learn from.
+        weight_column: Column of row weights, 0 or more. Empty: all rows weigh the same.
+        class_weights: Weight by class label for classification; {"balanced": 1} weighs each class by the inverse of
+            its share. Labels not named weigh 1.
+        hyperparameters: The framework's own hyperparameters by name; unknown names are refused.
+        max_rounds: Boosting rounds at most.
+        early_stopping_rounds: Stop when the loss on eval_set has not improved for so many rounds; 0: never.
+        seed: Of everything random; the same seed and data give the same model.
+
+    Returns:
+        task: The task that was learned.
+        rounds: Rounds of the model, 1 where the framework has none.
+    """
+    from penstock.components.training.fit import fit
+
+    result = fit(
+        train_set.path,
+        eval_set.path,
+        model.path,
+        target=target,
+        framework=framework,
+        task=task,
+        features=features,
+        exclude=exclude,
+        weight_column=weight_column,
+        class_weights=class_weights,
+        hyperparameters=hyperparameters,
+        max_rounds=max_rounds,
+        early_stopping_rounds=early_stopping_rounds,
+        seed=seed,
+    )
+    for name, value in result.metrics.items():
+        metrics.log_metric(name, value)
+    return (result.task, result.rounds)

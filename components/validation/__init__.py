@@ -1,0 +1,1 @@
+"""Describe datasets and hold them to a schema."""

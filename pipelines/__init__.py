@@ -1,0 +1,8 @@
+"""Pipelines made of Penstock's components. They are also the examples."""
+
+if __name__ != "penstock.pipelines":
+    raise ImportError(f"this package is penstock.pipelines, not {__name__}: run `make setup`, then import it so")
+
+from penstock.pipelines.tabular_training import tabular_training
+
+__all__ = ["tabular_training"]

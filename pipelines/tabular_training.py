@@ -1,0 +1,109 @@
+"""Raw data to a registered model."""
+
+from typing import Any, Dict, List  # noqa: UP035 - kfp reads these names
+
+from kfp import dsl
+
+from penstock.components import evaluate, ingest, register, train, validate
+
+# Is the tip above 20 % of the fare? Only card payments (payment_type 1) record their tips.
+TIPS = """\
+SELECT tip_amount > 0.2 * fare_amount AS big_tip,
+       passenger_count, trip_distance, rate_code_id, payment_type, fare_amount, extra, tolls_amount,
+       CAST(pickup_location_id AS VARCHAR) AS pickup_zone, CAST(dropoff_location_id AS VARCHAR) AS dropoff_zone,
+       hour(pickup_datetime) AS hour, isodow(pickup_datetime) AS weekday,
+       date_diff('second', pickup_datetime, dropoff_datetime) / 60.0 AS minutes
+FROM source
+WHERE payment_type = 1 AND fare_amount > 0"""
+
+
+@dsl.pipeline(name="tabular-training")
+def tabular_training(
+    source: str = "sample://taxi?rows=50000",
+    query: str = TIPS,
+    columns: Dict[str, str] = {},  # noqa: B006, UP006 - kfp copies defaults into the spec
+    split_keys: List[str] = [],  # noqa: B006, UP006
+    eval_fraction: float = 0.2,
+    time_column: str = "",
+    eval_from: str = "",
+    max_bad_rows: int = 0,
+    schema_uri: str = "",
+    on_anomaly: str = "fail",
+    target: str = "big_tip",
+    framework: str = "xgboost",
+    hyperparameters: Dict[str, Any] = {},  # noqa: B006, UP006
+    seed: int = 0,
+    slices: List[str] = ["weekday"],  # noqa: B006, UP006
+    gate: List[str] = ["auc >= 0.55", "auc >= champion - 0.01"],  # noqa: B006, UP006
+    model_name: str = "taxi-tips",
+    registry: str = "",
+    spec_sha256: str = "",
+    git_commit: str = "",
+):
+    """Train a tabular model on files, and register it if it is good enough.
+
+    The defaults predict big tips from made-up taxi trips; with your own source, give query and target too.
+
+    Args:
+        source: Path, glob or URI of the files; see ingest.
+        query: SQL SELECT over the table `source`. Empty: all columns of all rows.
+        columns: SQL type by column name, where inference is not wanted.
+        split_keys: Columns whose values decide which split a row is in. Empty: the whole row.
+        eval_fraction: Share of the rows to evaluate on.
+        time_column: Column to split by time instead.
+        eval_from: First time of the evaluation set.
+        max_bad_rows: Bad rows that are put up with.
+        schema_uri: Path or URI of a schema.pbtxt to hold the training data to. Empty: inferred.
+        on_anomaly: "fail" to stop at anomalies, "report" to go on.
+        target: Column to predict.
+        framework: "xgboost", "lightgbm" or "sklearn".
+        hyperparameters: The framework's own hyperparameters.
+        seed: Of everything random.
+        slices: Columns to evaluate by value.
+        gate: Conditions for registration; see evaluate.
+        model_name: Name in the registry.
+        registry: URI of the MLflow registry.
+        spec_sha256: SHA-256 of this spec; filled in at submission.
+        git_commit: Commit of the pipeline's source; filled in at submission.
+    """
+    # Steps that read or change the outside are never taken from a cache: its key knows nothing of what lies there.
+    ingested = ingest(
+        source=source,
+        query=query,
+        columns=columns,
+        split_keys=split_keys,
+        eval_fraction=eval_fraction,
+        time_column=time_column,
+        eval_from=eval_from,
+        max_bad_rows=max_bad_rows,
+    ).set_caching_options(False)
+    validated = validate(dataset=ingested.outputs["train_set"], schema_uri=schema_uri, on_anomaly=on_anomaly)
+    trained = train(
+        train_set=ingested.outputs["train_set"],
+        eval_set=ingested.outputs["eval_set"],
+        target=target,
+        framework=framework,
+        hyperparameters=hyperparameters,
+        seed=seed,
+    ).after(validated)
+    evaluated = evaluate(
+        model=trained.outputs["model"],
+        eval_set=ingested.outputs["eval_set"],
+        slices=slices,
+        gate=gate,
+        model_name=model_name,
+        registry=registry,
+        seed=seed,
+    ).set_caching_options(False)
+    with dsl.If(evaluated.outputs["blessed"] == True, name="blessed"):  # noqa: E712 - kfp builds a condition of it
+        register(
+            model=trained.outputs["model"],
+            metrics=evaluated.outputs["metrics"],
+            schema=validated.outputs["schema"],
+            model_name=model_name,
+            registry=registry,
+            reason=evaluated.outputs["reason"],
+            run_id=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+            spec_sha256=spec_sha256,
+            git_commit=git_commit,
+        ).set_caching_options(False)

@@ -1,0 +1,48 @@
+"""Maps the top-level folders to penstock.*; everything else is in pyproject.toml."""
+
+import os
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.editable_wheel import editable_wheel
+
+FOLDERS = {
+    "penstock.components": "components",
+    "penstock.pipelines": "pipelines",
+    "penstock.compile": "compile",
+}
+HERE = Path(__file__).parent
+
+
+def packages() -> list[str]:
+    found = []
+    for package, folder in FOLDERS.items():
+        found += [package, *(f"{package}.{name}" for name in find_packages(HERE / folder))]
+    return found
+
+
+class LinkedEditable(editable_wheel):  # type: ignore[misc]
+    """Editable install through a folder of symbolic links, which type checkers and editors can follow.
+
+    setuptools backs a mapped layout by an import hook that they cannot read; an ordinary .pth file
+    to .links/ they can. Where links are refused, the hook remains.
+    """
+
+    def run(self) -> None:
+        links = HERE / ".links" / "penstock"
+        try:
+            shutil.rmtree(links, ignore_errors=True)
+            links.mkdir(parents=True)
+            for package, folder in FOLDERS.items():
+                (links / package.rpartition(".")[2]).symlink_to(
+                    os.path.relpath(HERE / folder, links), target_is_directory=True
+                )
+        except OSError as error:
+            self.announce(f"no symbolic links here ({error}); editors may not see penstock", level=3)
+        else:
+            self.distribution.package_dir = {"": ".links"}
+        super().run()
+
+
+setup(packages=packages(), package_dir=FOLDERS, cmdclass={"editable_wheel": LinkedEditable})
