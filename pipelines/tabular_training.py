@@ -1,6 +1,6 @@
 """Raw data to a registered model."""
 
-from typing import Any, Dict, List  # noqa: UP035 - kfp reads these names
+from typing import Any, Dict, List
 
 from kfp import dsl
 
@@ -21,8 +21,8 @@ WHERE payment_type = 1 AND fare_amount > 0"""
 def tabular_training(
     source: str = "sample://taxi?rows=50000",
     query: str = TIPS,
-    columns: Dict[str, str] = {},  # noqa: B006, UP006 - kfp copies defaults into the spec
-    split_keys: List[str] = [],  # noqa: B006, UP006
+    columns: Dict[str, str] = {},
+    split_keys: List[str] = [],
     eval_fraction: float = 0.2,
     time_column: str = "",
     eval_from: str = "",
@@ -31,10 +31,10 @@ def tabular_training(
     on_anomaly: str = "fail",
     target: str = "big_tip",
     framework: str = "xgboost",
-    hyperparameters: Dict[str, Any] = {},  # noqa: B006, UP006
+    hyperparameters: Dict[str, Any] = {},
     seed: int = 0,
-    slices: List[str] = ["weekday"],  # noqa: B006, UP006
-    gate: List[str] = ["auc >= 0.55", "auc >= champion - 0.01"],  # noqa: B006, UP006
+    slices: List[str] = ["weekday"],
+    gate: List[str] = ["auc >= 0.55", "auc >= champion - 0.01"],
     model_name: str = "taxi-tips",
     registry: str = "",
     spec_sha256: str = "",
@@ -95,7 +95,7 @@ def tabular_training(
         registry=registry,
         seed=seed,
     ).set_caching_options(False)
-    with dsl.If(evaluated.outputs["blessed"] == True, name="blessed"):  # noqa: E712 - kfp builds a condition of it
+    with dsl.If(evaluated.outputs["blessed"] == True, name="blessed"):
         register(
             model=trained.outputs["model"],
             metrics=evaluated.outputs["metrics"],

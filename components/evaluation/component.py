@@ -1,6 +1,6 @@
 """The declaration of `evaluate`."""
 
-from typing import List, NamedTuple  # noqa: UP035 - kfp reads these names
+from typing import List, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
@@ -16,8 +16,8 @@ def evaluate(
     classification_metrics: Output[ClassificationMetrics],
     evaluation: Output[Artifact],
     report: Output[HTML],
-    slices: List[str] = [],  # noqa: B006, UP006 - kfp copies defaults into the spec
-    gate: List[str] = [],  # noqa: B006, UP006
+    slices: List[str] = [],
+    gate: List[str] = [],
     model_name: str = "",
     registry: str = "",
     bootstrap_samples: int = 200,

@@ -1,6 +1,6 @@
 """The declaration of `ingest`."""
 
-from typing import Dict, List, NamedTuple  # noqa: UP035 - kfp reads these names
+from typing import Dict, List, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import Dataset, Output
@@ -16,9 +16,9 @@ def ingest(
     source: str,
     query: str = "",
     format: str = "auto",
-    columns: Dict[str, str] = {},  # noqa: B006, UP006 - kfp copies defaults into the spec
+    columns: Dict[str, str] = {},
     encoding: str = "utf-8",
-    split_keys: List[str] = [],  # noqa: B006, UP006
+    split_keys: List[str] = [],
     eval_fraction: float = 0.2,
     time_column: str = "",
     eval_from: str = "",

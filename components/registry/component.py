@@ -13,7 +13,7 @@ def register(
     model: Input[Model],
     metrics: Input[Metrics],
     model_name: str,
-    schema: Optional[Input[Artifact]] = None,  # noqa: UP045
+    schema: Optional[Input[Artifact]] = None,
     platform: str = "mlflow",
     registry: str = "",
     alias: str = "champion",

@@ -1,6 +1,6 @@
 """The declaration of `train`."""
 
-from typing import Dict, List, NamedTuple  # noqa: UP035 - kfp reads these names
+from typing import Dict, List, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
@@ -17,11 +17,11 @@ def train(
     target: str,
     framework: str = "xgboost",
     task: str = "auto",
-    features: List[str] = [],  # noqa: B006, UP006 - kfp copies defaults into the spec
-    exclude: List[str] = [],  # noqa: B006, UP006
+    features: List[str] = [],
+    exclude: List[str] = [],
     weight_column: str = "",
-    class_weights: Dict[str, float] = {},  # noqa: B006, UP006
-    hyperparameters: Dict[str, object] = {},  # noqa: B006, UP006
+    class_weights: Dict[str, float] = {},
+    hyperparameters: Dict[str, object] = {},
     max_rounds: int = 500,
     early_stopping_rounds: int = 20,
     seed: int = 0,

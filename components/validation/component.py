@@ -15,9 +15,9 @@ def validate(
     schema: Output[Artifact],
     anomalies: Output[Artifact],
     report: Output[HTML],
-    given_schema: Optional[Input[Artifact]] = None,  # noqa: UP045
-    previous_statistics: Optional[Input[Artifact]] = None,  # noqa: UP045
-    serving_statistics: Optional[Input[Artifact]] = None,  # noqa: UP045
+    given_schema: Optional[Input[Artifact]] = None,
+    previous_statistics: Optional[Input[Artifact]] = None,
+    serving_statistics: Optional[Input[Artifact]] = None,
     schema_uri: str = "",
     environment: str = "",
     on_anomaly: str = "fail",
