@@ -1,0 +1,114 @@
+"""Who may import whom: the table of the layers, held against every import in the code."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STDLIB = sys.stdlib_module_names
+DATA = {
+    "aiohttp", "alembic", "duckdb", "fsspec", "google", "jinja2", "lightgbm", "markupsafe", "matplotlib", "mlflow",
+    "numpy", "pandas", "polars", "pyarrow", "scipy", "sklearn", "skops", "sqlalchemy", "tensorflow_metadata",
+    "xgboost", "yaml",
+}  # fmt: skip
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Return the dotted names that a file imports, each with whether it does so at the top of the module."""
+    tree = ast.parse(path.read_text())
+    inner = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if node is not function
+    }
+    found = []
+    for node in ast.walk(tree):
+        top = id(node) not in inner
+        if isinstance(node, ast.Import):
+            found += [(alias.name, top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [(f"{node.module}.{alias.name}", top) for alias in node.names]
+    return found
+
+
+def files(pattern: str) -> list[Path]:
+    found = sorted(ROOT.glob(pattern))
+    assert found, f"no file matches {pattern}"
+    return found
+
+
+def under(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def breaches(path: Path, allowed) -> list[str]:
+    return [name for name, top in imports(path) if name.split(".")[0] not in STDLIB and not allowed(name, top)]
+
+
+@pytest.mark.parametrize("path", files("components/*/component.py"), ids=lambda path: path.parent.name)
+def test_a_declaration_imports_kfp_at_the_top_and_its_own_logic_in_the_body(path):
+    own = f"penstock.components.{path.parent.name}"
+
+    def allowed(name: str, top: bool) -> bool:
+        return under(name, "kfp", "penstock.components.images") if top else under(name, own)
+
+    assert breaches(path, allowed) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in files("components/**/*.py")
+        if path.name != "component.py" and path.parent != ROOT / "components"
+    ],
+    ids=lambda path: str(path.relative_to(ROOT / "components")),
+)
+def test_logic_imports_data_libraries_its_own_stage_and_what_is_shared(path):
+    stage = path.relative_to(ROOT / "components").parts[0]
+    own = (f"penstock.components.{stage}", "penstock.components._shared")
+    assert breaches(path, lambda name, _: name.split(".")[0] in DATA or under(name, *own)) == []
+
+
+@pytest.mark.parametrize("path", files("components/*/backends/*.py"), ids=lambda path: path.stem)
+def test_a_backend_imports_no_other_backend(path):
+    backends = ".".join(("penstock", *path.parent.relative_to(ROOT).parts))
+    assert [name for name, _ in imports(path) if under(name, backends)] == []
+
+
+@pytest.mark.parametrize("path", files("pipelines/**/*.py"), ids=lambda path: path.stem)
+def test_a_pipeline_imports_kfp_and_components(path):
+    def allowed(name: str, _: bool) -> bool:
+        is_component = under(name, "penstock.components") and name.count(".") == 2 and "._" not in name
+        return under(name, "kfp", "penstock.pipelines") or is_component
+
+    assert breaches(path, allowed) == []
+
+
+@pytest.mark.parametrize("path", files("compile/**/*.py"), ids=lambda path: str(path.relative_to(ROOT / "compile")))
+def test_the_tools_know_no_component_and_targets_do_not_know_each_other(path):
+    parts = path.relative_to(ROOT / "compile").parts
+    third_party = {"yaml"} if path.name != "launcher.py" else set()
+    if path.name == "to_kfp.py":  # the one module that calls KFP's compiler
+        third_party |= {"kfp"}
+    if parts[0] in ("cli.py", "_cli"):
+        third_party |= {"click", "rich"}
+
+    def allowed(name: str, _: bool) -> bool:
+        if under(name, "penstock.compile.targets") and parts[0] == "targets" and len(parts) > 2:
+            return under(name, f"penstock.compile.targets.{parts[1]}")
+        messages = ("kfp.pipeline_spec", "google.protobuf") if path.name != "launcher.py" else ()
+        return name.split(".")[0] in third_party or under(name, "penstock.compile", *messages)
+
+    assert breaches(path, allowed) == []
+
+
+def test_nothing_is_unpickled():
+    loaders = {"pickle", "cloudpickle", "joblib", "dill", "shelve", "marshal"}
+    for path in [*files("components/**/*.py"), *files("compile/**/*.py"), *files("pipelines/**/*.py")]:
+        assert [name for name, _ in imports(path) if name.split(".")[0] in loaders] == [], path
