@@ -17,6 +17,7 @@ def register(
     platform: str = "mlflow",
     registry: str = "",
     alias: str = "champion",
+    expected_version: str = "any",
     reason: str = "",
     run_id: str = "",
     spec_sha256: str = "",
@@ -35,6 +36,8 @@ def register(
         platform: Kind of registry: "mlflow".
         registry: URI of the registry. Empty: the environment's, or the local run folder's.
         alias: Alias to move to the new version: "champion" or "challenger". Empty: none.
+        expected_version: Version that the alias must still point to, as evaluate returns it; "" where there was none.
+            "any": the one it points to when registration starts.
         reason: Why the model was blessed.
         run_id: Run that made the model.
         spec_sha256: SHA-256 of the compiled pipeline. `penstock run` and `penstock submit` fill it in.
@@ -55,6 +58,7 @@ def register(
         platform=platform,
         registry=registry,
         alias=alias,
+        expected_version=expected_version,
         reason=reason,
         run_id=run_id,
         spec_sha256=spec_sha256,

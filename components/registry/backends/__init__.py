@@ -1,0 +1,1 @@
+"""One module a kind of registry; each knows one SDK."""
