@@ -1,0 +1,216 @@
+"""Runs a pipeline on this machine and shows what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from penstock.compile import from_kfp, graph, parameters
+from penstock.compile._cli.output import console, print_json, table
+from penstock.compile._cli.progress import progress
+from penstock.compile._cli.sources import Source, find_source
+from penstock.compile.errors import PenstockError
+from penstock.compile.targets import local
+from penstock.compile.targets.local.outline import flat, outline
+from penstock.compile.targets.local.record import RunRecord, State, TaskRecord, Values
+
+_METRICS_SHOWN = 12
+
+
+class _Stopped(BaseException):
+    """A signal asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run_and_show(
+    what: str, given: Sequence[str], file: Path | None, root: Path, jobs: int | None, as_json: bool
+) -> int:
+    """Run what the user named, show it, and return the exit code."""
+    texts = _split(given)
+    source = find_source(what)
+    record: RunRecord | None = None
+    last: list[RunRecord] = []
+    with tempfile.TemporaryDirectory(prefix="penstock-") as folder, _signals_raised():
+        try:
+            spec = _compiled(source, Path(folder))
+            pipeline = from_kfp.read(spec)
+            values = {**_read(file), **parameters.from_text(pipeline, texts)}
+            values = {**_provenance(pipeline, spec, source.file), **values}
+            with progress(sys.stderr, quiet=as_json) as observer:
+
+                def observe(record: RunRecord) -> None:
+                    last[:] = [record]
+                    observer(record)
+
+                record = local.run(spec, values, root=root, jobs=jobs or os.cpu_count() or 1, observe=observe)
+        except _Stopped as stop:
+            where = f"; see {_near(Path(last[0].folder))}" if last else ""
+            print(f"stopped by {signal.Signals(stop.number).name}{where}", file=sys.stderr)
+            return 128 + stop.number
+    if as_json:
+        print_json(record.to_json())
+    else:
+        show(record)
+    for line in problems(record):
+        print(line, file=sys.stderr)
+    return 0 if record.state is State.SUCCEEDED else 1
+
+
+def show(record: RunRecord) -> None:
+    """Print outputs, metrics, and where everything lies."""
+    out = console()
+    rows = [row for task, _ in flat(outline(record.tasks)) for row in _rows(task)]
+    if rows:
+        out.print()
+        out.print(table(["step", "output", "value"], rows))
+    outputs = [["", name, _one_line(value)] for name, value in record.outputs.parameters.items()]
+    outputs += _artifact_rows("", record.outputs)
+    if outputs:
+        out.print()
+        out.print(table(["pipeline", "output", "value"], outputs))
+    folder = Path(record.folder)
+    out.print()
+    out.print(f"{record.state.lower()} in {record.seconds:.1f} s", style="green" if _ok(record) else "bold red")
+    out.print(f"run     {_near(folder)}", soft_wrap=True, markup=False)
+    out.print(f"report  {_near(folder / 'report.html')}", soft_wrap=True, markup=False)
+
+
+def problems(record: RunRecord) -> list[str]:
+    """Return what went wrong, each failed step by its own message and with its log."""
+    lines = []
+    for task in record.tasks:
+        if task.state is State.FAILED and task.kind != "dag":
+            lines.append(f"error: {task.path}: {task.error or f'exit code {task.exit_code}'}")
+            if task.log:
+                lines.append(f"  log: {_near(Path(record.folder) / task.log)}")
+    if not lines and not _ok(record):
+        lines.append(f"error: {record.error or f'the run ended {record.state}'}")
+    return lines
+
+
+def _ok(record: RunRecord) -> bool:
+    return record.state is State.SUCCEEDED
+
+
+def _rows(task: TaskRecord) -> Iterator[list[str]]:
+    if task.kind == "dag":
+        return
+    for name, value in task.outputs.parameters.items():
+        yield [task.path, name, _one_line(value)]
+    metrics = list(task.metrics.items())
+    for name, number in metrics[:_METRICS_SHOWN]:
+        yield [task.path, name, f"{number:.6g}"]
+    if len(metrics) > _METRICS_SHOWN:
+        yield [task.path, "…", f"{len(metrics) - _METRICS_SHOWN} more in the report"]
+
+
+def _artifact_rows(step: str, values: Values) -> list[list[str]]:
+    return [[step, name, artifact.uri] for name, artifacts in values.artifacts.items() for artifact in artifacts]
+
+
+def _one_line(value: Any, longest: int = 200) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _near(path: Path) -> str:
+    """Return a path as seen from here, where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+def _split(given: Sequence[str]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise PenstockError(f"-p {text}: give it as name=value, for example -p seed=7")
+        if name in texts:
+            raise PenstockError(f"-p {name} is given twice")
+        texts[name] = value
+    return texts
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PenstockError(f"{file}: neither YAML nor JSON: {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise PenstockError(f"{file}: parameters by name are expected, for example `seed: 7` on a line")
+    return values
+
+
+def _compiled(source: Source, folder: Path) -> Path:
+    if source.function is None:
+        assert source.file is not None
+        return source.file
+    path = folder / f"{source.name}.yaml"
+    source.compiled().write(path)
+    return path
+
+
+def _provenance(pipeline: graph.Pipeline, spec: Path, file: Path | None) -> Mapping[str, str]:
+    """Return the parameters by which a pipeline asks what it was made of."""
+    import hashlib
+
+    known = {"spec_sha256": lambda: hashlib.sha256(spec.read_bytes()).hexdigest(), "git_commit": lambda: _commit(file)}
+    return {name: value() for name, value in known.items() if name in pipeline.inputs.parameters}
+
+
+def _commit(file: Path | None) -> str:
+    """Return the commit of a file that git tracks, marked where it was changed since; empty where there is none."""
+    if file is None:
+        return ""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=file.resolve().parent, capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        # A virtual environment may lie in a repository that knows nothing of what is installed there.
+        git("ls-files", "--error-unmatch", file.name)
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+@contextlib.contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Raise what asks the command to end as an exception, so that whatever runs is ended on the way out."""
+
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # Once is enough: a second one would cut short the ending of what runs.
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    # Where it is ignored already (nohup, a background job of a script), it stays so.
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

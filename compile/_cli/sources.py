@@ -1,0 +1,94 @@
+"""Finds what a user names: a component or pipeline by name, a function in a file, a compiled spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock.compile import catalog
+from penstock.compile.errors import PenstockError
+
+if TYPE_CHECKING:
+    from penstock.compile.to_kfp import CompiledSpec
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a user named.
+
+    Attributes:
+        name: Name for files made of it.
+        package: Distribution it came from; empty for files.
+        function: The KFP pipeline or component; None for a compiled spec.
+        file: File it came from, where known.
+    """
+
+    name: str
+    package: str
+    function: Any
+    file: Path | None
+
+    def compiled(self) -> CompiledSpec:
+        """Return the compiled spec of a function."""
+        from penstock.compile.to_kfp import compiled
+
+        return compiled(self.function)
+
+    def spec(self) -> dict[str, Any]:
+        """Return the PipelineSpec."""
+        if self.function is None:
+            from penstock.compile.ports import read_spec
+
+            assert self.file is not None
+            return read_spec(self.file)
+        from penstock.compile.ports import parse_spec
+
+        return parse_spec(self.compiled().text, self.name)
+
+
+def find_source(what: str) -> Source:
+    """Return what the user named.
+
+    Raises:
+        PenstockError: Where there is no such thing.
+    """
+    if what.endswith((".yaml", ".yml", ".json")):
+        path = Path(what)
+        if not path.is_file():
+            raise PenstockError(f"{what}: there is no such file")
+        return Source(path.stem, "", None, path)
+    if what.endswith(".py") or ".py:" in what:
+        from penstock.compile.to_kfp import load_function
+
+        file, _, name = what.rpartition(":")
+        return Source(name, "", load_function(what), Path(file))
+    entry = catalog.find(what)
+    return Source(entry.name, entry.package, entry.function, entry.source)
+
+
+def compile_all(names: Sequence[str], everything: bool, folder: Path) -> list[tuple[Path, CompiledSpec]]:
+    """Compile what is named, or all that is listed, into `folder`; return paths and specs.
+
+    Raises:
+        PenstockError: Where something is not there, is compiled already, or two would have one file.
+    """
+    if everything:
+        sources = [Source(entry.name, entry.package, entry.function, None) for entry in catalog.entries()]
+    else:
+        sources = [find_source(name) for name in names]
+    specs: dict[Path, CompiledSpec] = {}
+    for source in sources:
+        if source.function is None:
+            raise PenstockError(f"{source.file} is compiled already")
+        path = folder / f"{source.name}.yaml"
+        if path in specs:
+            raise PenstockError(f"two would be written to {path}; compile them into folders of their own")
+        specs[path] = source.compiled()
+    for path, spec in specs.items():
+        try:
+            spec.write(path)
+        except OSError as error:
+            raise PenstockError(f"{path}: cannot be written: {error.strerror}") from error
+    return list(specs.items())

@@ -1,0 +1,150 @@
+"""Finds components, pipelines and samples: by entry points, so that those of other packages are listed beside ours.
+
+A package declares the groups penstock.components and penstock.pipelines (a module whose `__all__` lists them) and
+penstock.samples (a function `write(output: Path, rows: int, seed: int = 0) -> list[Path]`) in its metadata.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from penstock.compile.errors import PenstockError
+
+GROUPS = {"component": "penstock.components", "pipeline": "penstock.pipelines"}
+SAMPLES = "penstock.samples"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A component or a pipeline that an installed package offers.
+
+    Attributes:
+        name: Name of the function.
+        kind: "component" or "pipeline".
+        package: Name of the distribution.
+        function: The KFP component or pipeline.
+    """
+
+    name: str
+    kind: str
+    package: str
+    function: Any
+
+    @cached_property
+    def sentence(self) -> str:
+        """First sentence of its description."""
+        return first_sentence(self.function.description or "")
+
+    @cached_property
+    def source(self) -> Path | None:
+        """File of its declaration."""
+        function = python_function(self.function)
+        file = inspect.getsourcefile(function) if function else None
+        return Path(file).resolve() if file else None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A function that writes sample data.
+
+    Attributes:
+        name: Name of the data.
+        sentence: First sentence of the function's docstring.
+        write: Takes output (a folder), rows and seed, returns the files written.
+    """
+
+    name: str
+    sentence: str
+    write: Callable[..., list[Path]]
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """Return the components, then the pipelines, by name.
+
+    A package that cannot be imported is left out with a warning.
+    """
+    found = []
+    for group_kind, group in GROUPS.items():
+        if kind in (None, group_kind):
+            listed = [entry for point in entry_points(group=group) for entry in _entries_of(point, group_kind)]
+            found += sorted(listed, key=lambda entry: (entry.name, entry.package))
+    return found
+
+
+def find(name: str) -> Entry:
+    """Return the entry of that name: train, tabular_training, tabular-training or penstock/train.
+
+    Raises:
+        PenstockError: Where no package, or more than one, has it.
+    """
+    known = entries()
+    package, _, wanted = name.rpartition("/")
+    wanted = wanted.replace("-", "_")
+    found = [entry for entry in known if entry.name == wanted and package in ("", entry.package)]
+    if not found:
+        raise PenstockError(f"there is no component or pipeline {name}{_known(wanted, [e.name for e in known])}")
+    if len(found) > 1:
+        choices = ", ".join(sorted(f"{entry.package}/{entry.name} (a {entry.kind})" for entry in found))
+        raise PenstockError(f"{name} can be any of {choices}; give the package too, or FILE.py:function")
+    return found[0]
+
+
+def sample_names() -> list[str]:
+    """Return the names of the samples without importing them."""
+    return sorted({point.name for point in entry_points(group=SAMPLES)})
+
+
+def find_sample(name: str) -> Sample:
+    """Return the sample of that name.
+
+    Raises:
+        PenstockError: Where there is none.
+    """
+    points = list(entry_points(group=SAMPLES, name=name))
+    if not points:
+        raise PenstockError(f"there is no sample {name}{_known(name, sample_names())}")
+    try:
+        write = points[0].load()
+    except (ImportError, AttributeError) as error:
+        raise PenstockError(
+            f"the sample {name} cannot be loaded: {error}; is the extra that it needs installed?"
+        ) from error
+    return Sample(name, first_sentence(inspect.getdoc(write) or ""), write)
+
+
+def first_sentence(text: str) -> str:
+    """Return the first paragraph of a docstring up to its first full stop."""
+    paragraph = " ".join(text.strip().split("\n\n")[0].split())
+    sentence, stop, _ = paragraph.partition(". ")
+    return sentence + "." if stop else paragraph
+
+
+def python_function(component: Any) -> Callable[..., Any] | None:
+    """Return the function that was decorated, or None for what came from YAML."""
+    return getattr(component, "python_func", None) or getattr(component, "pipeline_func", None)
+
+
+def _entries_of(point: EntryPoint, kind: str) -> list[Entry]:
+    package = point.dist.name if point.dist else point.module
+    try:
+        module = point.load()
+        names = list(module.__all__)
+        return [Entry(name, kind, package, getattr(module, name)) for name in names]
+    except Exception as error:
+        warnings.warn(f"{package}: its {kind}s are left out: {type(error).__name__}: {error}", stacklevel=3)
+        return []
+
+
+def _known(wanted: str, names: Iterable[str]) -> str:
+    names = sorted(set(names))
+    close = difflib.get_close_matches(wanted, names, n=1)
+    guess = f"; did you mean {close[0]}?" if close else ";"
+    return f"{guess} known: {', '.join(names) or 'none'}"

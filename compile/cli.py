@@ -1,0 +1,246 @@
+"""The `penstock` command. Whatever takes time to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from penstock.compile.errors import PenstockError
+
+
+class _Failure(click.ClickException):
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {self.message}", err=True)
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PenstockError as error:
+            raise _Failure(str(error)) from error
+
+
+def main() -> None:
+    """Run the command and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character is no reason to fail.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    penstock(prog_name="penstock")
+
+
+def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from penstock.compile.catalog import entries
+
+    found = [
+        CompletionItem(entry.name, help=entry.sentence) for entry in entries() if entry.name.startswith(incomplete)
+    ]
+    return [*found, CompletionItem(incomplete, type="file")]
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="penstock", message="%(prog)s %(version)s")
+def penstock() -> None:
+    """Reusable KFP components, and one compiled pipeline for laptop, Kubeflow, Vertex AI and Azure ML.
+
+    \b
+    Example: penstock run tabular_training
+    """
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@penstock.command("list")
+@_json
+def list_(as_json: bool) -> None:
+    """List components and pipelines.
+
+    Those of other installed packages that declare the same entry points are listed too.
+
+    \b
+    Example: penstock list --json
+    """
+    from penstock.compile import catalog
+    from penstock.compile._cli import output
+
+    found = catalog.entries()
+    if as_json:
+        keys = ("name", "kind", "sentence", "package")
+        output.print_json([{key: getattr(entry, key) for key in keys} for entry in found])
+    else:
+        output.print_entries(found)
+
+
+@penstock.command()
+@click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", shell_complete=_names)
+@_json
+def describe(what: str, as_json: bool) -> None:
+    """Show what a component or pipeline takes and gives.
+
+    \b
+    Example: penstock describe train
+    """
+    import dataclasses
+
+    from penstock.compile import ports
+    from penstock.compile._cli import output
+    from penstock.compile._cli.sources import find_source
+
+    source = find_source(what)
+    description = ports.describe(source.spec(), source.function)
+    if as_json:
+        output.print_json({"package": source.package, **dataclasses.asdict(description)})
+    else:
+        output.print_description(description, source.package)
+
+
+@penstock.command("compile")
+@click.argument("what", metavar="[NAME|FILE.py:function]...", nargs=-1, shell_complete=_names)
+@click.option("--all", "everything", is_flag=True, help="Every component and pipeline that `penstock list` shows.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("."),
+    show_default=True,
+    help="Folder to write NAME.yaml into.",
+)
+@_json
+def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: bool) -> None:
+    """Write the spec that every platform runs.
+
+    The same source gives the same bytes anywhere. Prints the SHA-256 and the path of each, as sha256sum does.
+
+    \b
+    Examples: penstock compile tabular_training --output specs
+              penstock compile my_pipelines.py:weekly_training --output specs
+    """
+    if everything == bool(what):
+        raise click.UsageError("say what to compile, by name or with --all: penstock compile tabular_training")
+    from penstock.compile._cli import output as terminal
+    from penstock.compile._cli.sources import compile_all
+
+    written = compile_all(what, everything, output)
+    if as_json:
+        terminal.print_json([{"name": spec.name, "path": str(path), "sha256": spec.sha256} for path, spec in written])
+    else:
+        for path, spec in written:
+            click.echo(f"{spec.sha256}  {path}")
+
+
+@penstock.command()
+@click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", shell_complete=_names)
+@click.option(
+    "-p",
+    "--parameter",
+    "given",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter; lists and objects as JSON. Can be repeated, and goes before --params.",
+)
+@click.option(
+    "--params",
+    "file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="YAML or JSON file of parameters by name.",
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("penstock-out"),
+    show_default=True,
+    help="Folder of runs and of the local registry.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="Tasks at a time.  [default: number of CPUs]")
+@click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON when it has ended, nothing else.")
+def run(what: str, given: tuple[str, ...], file: Path | None, root: Path, jobs: int | None, as_json: bool) -> None:
+    """Run a pipeline on this machine.
+
+    Compiles it if need be, then runs that very spec. Leaves a folder with the spec, the record (run.json), logs and
+    report.html. Exits with 0 when the run succeeded, 1 when a step failed, 2 when it could not start.
+
+    \b
+    Examples: penstock run tabular_training -p framework=lightgbm -p 'slices=["weekday", "hour"]'
+              penstock run specs/tabular_training.yaml --params weekly.yaml
+    """
+    from penstock.compile._cli.running import run_and_show
+
+    sys.exit(run_and_show(what, given, file, root, jobs, as_json))
+
+
+class _Samples(click.Group):
+    """A command for each sample that the installed packages offer."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from penstock.compile.catalog import sample_names
+
+        return sample_names()
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        from penstock.compile.catalog import find_sample
+
+        found = find_sample(name)
+
+        @click.command(
+            name, help=f"{found.sentence}\n\n\b\nExample: penstock sample {name} --rows 1000 --output data/{name}"
+        )
+        @click.option("--rows", type=click.IntRange(min=1), required=True, help="Rows to write.")
+        @click.option(
+            "--output",
+            type=click.Path(path_type=Path, file_okay=False),
+            required=True,
+            help="Folder to write into; it is made, and must be empty where it exists.",
+        )
+        @click.option(
+            "--seed", type=int, default=0, show_default=True, help="The same seed and rows give the same files."
+        )
+        def write(rows: int, output: Path, seed: int) -> None:
+            if output.is_dir() and any(output.iterdir()):
+                raise PenstockError(f"{output} is not empty; give an --output that does not exist yet")
+            for path in found.write(output, rows, seed):
+                click.echo(path)
+
+        return write
+
+
+@penstock.group(cls=_Samples)
+def sample() -> None:
+    """Write synthetic sample data.
+
+    For machines that have no data yet. The rows are made up: nothing in them was measured.
+
+    \b
+    Example: penstock sample taxi --rows 100000 --output data/taxi
+    """
+
+
+@penstock.command(hidden=True)
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 where a file is not up to date.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("."),
+    help="The repository; only files below it are written.",
+)
+def docs(check: bool, root: Path) -> None:
+    """Write the tables of ports and of components into the READMEs.
+
+    \b
+    Example: penstock docs --check
+    """
+    from penstock.compile.docs import refresh
+
+    stale = refresh(root, write=not check)
+    for path in stale:
+        click.echo(f"{path}: {'not up to date: run `penstock docs`' if check else 'written'}", err=check)
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()

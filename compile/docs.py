@@ -1,0 +1,90 @@
+"""Keeps the tables in the READMEs as the declarations are.
+
+A component's README is the one in the folder of its declaration. Tables go between the lines `<!-- ports -->` and
+`<!-- /ports -->` there, and between `<!-- components -->` and `<!-- /components -->` in the README at the root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from penstock.compile import catalog, ports
+from penstock.compile.catalog import Entry
+from penstock.compile.errors import PenstockError
+from penstock.compile.to_kfp import compiled
+
+
+def refresh(root: Path, *, write: bool) -> list[Path]:
+    """Return the READMEs below `root` whose tables are not up to date, and bring them up to date if told to.
+
+    Raises:
+        PenstockError: Where a README or the lines in it are missing.
+    """
+    folders: dict[Path, list[Entry]] = {}
+    for entry in catalog.entries("component"):
+        if entry.source and entry.source.is_relative_to(root.resolve()):
+            folders.setdefault(entry.source.parent, []).append(entry)
+    if not folders:
+        raise PenstockError(f"{root}: none of the installed components is declared below this folder")
+    pages = [(folder / "README.md", "ports", _ports_of(entries)) for folder, entries in sorted(folders.items())]
+    everything = [(folder, entry) for folder, entries in folders.items() for entry in entries]
+    pages.append((root.resolve() / "README.md", "components", _components(root.resolve(), everything)))
+    stale = []
+    for path, mark, table in pages:
+        if not path.is_file():
+            raise PenstockError(f"{path}: there is no such file; it should hold the lines <!-- {mark} --> and its end")
+        before = path.read_text(encoding="utf-8")
+        after = _between(before, mark, table, path)
+        if after != before:
+            stale.append(path)
+            if write:
+                unfinished = path.with_name(path.name + ".unfinished")
+                unfinished.write_text(after, encoding="utf-8", newline="\n")
+                unfinished.replace(path)
+    return stale
+
+
+def _between(text: str, mark: str, table: str, path: Path) -> str:
+    pattern = re.compile(rf"(?m)(?<=^<!-- {mark} -->\n)[\s\S]*?(?=^<!-- /{mark} -->$)")
+    if len(pattern.findall(text)) != 1:
+        raise PenstockError(f"{path}: put the lines <!-- {mark} --> and <!-- /{mark} --> where the table goes, once")
+    return pattern.sub(lambda _: f"\n{table}\n", text)
+
+
+def _ports_of(entries: Sequence[Entry]) -> str:
+    parts = []
+    for entry in entries:
+        spec = ports.parse_spec(compiled(entry.function).text, entry.name)
+        description = ports.describe(spec, entry.function)
+        if len(entries) > 1:
+            parts.append(f"### {entry.name}\n\n{entry.sentence}\n")
+        for direction, title in (("input", "Input"), ("output", "Output")):
+            chosen = [port for port in description.ports if port.direction == direction]
+            if chosen:
+                rows = [_port_row(port) for port in chosen]
+                columns = [title, "type", *(["default"] if direction == "input" else []), "description"]
+                parts.append(_table(columns, rows))
+    return "\n".join(parts)
+
+
+def _port_row(port: ports.Port) -> list[str]:
+    row = [f"`{port.name}`", port.type]
+    if port.direction == "input":
+        row.append("required" if port.required else "" if port.default is None else f"`{ports.shown(port.default)}`")
+    return [*row, port.description]
+
+
+def _components(root: Path, everything: Sequence[tuple[Path, Entry]]) -> str:
+    rows = [
+        [f"[{entry.name}]({Path(os.path.relpath(folder / 'README.md', root)).as_posix()})", entry.sentence]
+        for folder, entry in everything
+    ]
+    return _table(["component", "what it does"], rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

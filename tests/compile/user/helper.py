@@ -1,0 +1,6 @@
+SQL = """\
+SELECT a,
+       b  -- "quoted" 'text'
+FROM source
+WHERE x = '# no comment'
+"""
