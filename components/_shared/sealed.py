@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,13 @@ def seal(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
     unfinished.rename(folder / MANIFEST)
 
 
-def unseal(path: str | os.PathLike[str], kind: str, component: str, argument: str) -> dict[str, Any]:
+def unseal(
+    path: str | os.PathLike[str], kind: str, component: str, argument: str, besides: Collection[str] = ()
+) -> dict[str, Any]:
     """Check a sealed folder, every byte of it, and return its manifest.
+
+    Args:
+        besides: Names of files and folders that others may have put there since, and that nobody reads.
 
     Raises:
         UserError: There is no such folder, no manifest, another kind, or a file is missing, altered or extra.
@@ -81,6 +86,9 @@ def unseal(path: str | os.PathLike[str], kind: str, component: str, argument: st
         raise refuse(f"is of kind {found!r}, not {kind!r}")
     listed = {entry["path"]: entry for entry in manifest["files"]}
     present = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
+    for name in present.keys() - listed.keys():
+        if not set(besides).isdisjoint(name.split("/")):
+            del present[name]
     for name in sorted(listed.keys() | present.keys()):
         if name not in present:
             raise refuse(f"{name} is missing")

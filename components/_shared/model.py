@@ -1,0 +1,116 @@
+"""Model: a sealed MLflow model folder.
+
+The manifest's facts are the model's lineage: framework, hyperparameters, task, target, classes, train_fingerprint,
+eval_fingerprint, seed, rounds, metrics and the versions of what made it.
+
+A model is read with the code of this package, never with the copy of it that travels in the folder, and nothing is
+unpickled: a folder that holds a file which `train` does not write is refused before anything of it is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from penstock.components._shared.errors import UserError
+from penstock.components._shared.sealed import unseal
+from penstock.components._shared.tabular import DESCRIPTION, Predictor
+
+KIND = "penstock.model/1"
+
+# What MLflow and Python put beside a model when they load it from its folder; never read here.
+LEFT_BY_OTHERS = ("__pycache__", "registered_model_meta")
+
+_KNOWN = re.compile(
+    rf"MLmodel|{re.escape(DESCRIPTION)}|conda\.yaml|python_env\.yaml|requirements\.txt"
+    r"|input_example\.json|serving_input_example\.json|code/penstock_tabular_[0-9a-f]{8}\.py"
+    r"|model\.(ubj|txt|skops)"
+)
+
+
+@dataclass(frozen=True)
+class TabularModel:
+    """A verified, loaded model.
+
+    Attributes:
+        task: "binary", "multiclass" or "regression".
+        target: Column it predicts.
+        classes: Labels as they stand in the data (str, bool or int); empty for a regression.
+        features: Columns it reads.
+        facts: Its lineage; see above.
+    """
+
+    task: str
+    target: str
+    classes: tuple[Any, ...]
+    features: tuple[str, ...]
+    facts: dict[str, Any]
+    _predictor: Predictor
+    _component: str
+    _argument: str
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return float64: values (n,) of a regression, else probabilities (n, classes) in the order of `classes`.
+
+        Args:
+            frame: Raw columns; those that the model does not read are ignored.
+
+        Raises:
+            UserError: A column is missing or holds values of another kind.
+        """
+        missing = [name for name in self.features if name not in frame.columns]
+        if missing:
+            raise UserError(
+                self._component,
+                self._argument,
+                f"it reads columns that the rows do not have: {', '.join(missing)}",
+                f"The rows have {', '.join(map(str, frame.columns))}",
+            )
+        try:
+            return self._predictor.predict(frame)
+        except ValueError as error:
+            raise UserError(
+                self._component, self._argument, f"it cannot read the rows: {error}", "Give it rows like its own"
+            ) from error
+
+
+def load_model(path: str | os.PathLike[str], component: str, argument: str) -> TabularModel:
+    """Verify a model folder, every byte of it, and load the model.
+
+    Raises:
+        UserError: It is missing, unfinished, truncated or altered, holds files that are no part of a model, or its
+            weights cannot be read.
+    """
+    manifest = unseal(path, KIND, component, argument, besides=LEFT_BY_OTHERS)
+    strange = [entry["path"] for entry in manifest["files"] if not _KNOWN.fullmatch(entry["path"])]
+    if strange:
+        raise UserError(
+            component,
+            argument,
+            f"{path} holds {', '.join(strange)}, no part of a model that train writes",
+            "Pickles and the like are never loaded; train the model again",
+        )
+    try:
+        predictor = Predictor(Path(path))
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # a decoder that meets foreign bytes may raise anything
+        raise UserError(
+            component, argument, f"{path} cannot be read ({error})", "Train the model again with this version"
+        ) from error
+    return TabularModel(
+        task=predictor.task,
+        target=predictor.target,
+        classes=predictor.classes,
+        features=predictor.features,
+        facts={name: value for name, value in manifest.items() if name not in ("kind", "files")},
+        _predictor=predictor,
+        _component=component,
+        _argument=argument,
+    )

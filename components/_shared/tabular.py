@@ -1,0 +1,173 @@
+"""Predict from raw columns with a model folder that Penstock's `train` wrote.
+
+A copy of this file travels in the code/ of every model folder, as its MLflow `python_function`. So it needs nothing
+but numpy, pandas and the model's own framework, and nothing in it unpickles.
+
+features.json of the folder says what a model is:
+
+    {"format": 1, "framework": "xgboost", "task": "binary", "target": "big_tip", "classes": [false, true],
+     "features": [{"name": "minutes", "kind": "number", "optional": false},
+                  {"name": "zone", "kind": "category", "categories": ["132", "48"], "optional": true}, …]}
+
+A model reads one matrix of float64 with a column per feature: numbers as they are, booleans as 0 and 1, categories as
+their place in the list. Missing values, and categories that are not in the list, are NaN.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+DESCRIPTION = "features.json"
+
+# Beside the estimators and numpy's types that skops knows, the parts of scikit-learn that a fitted estimator of
+# `train` holds. functools.partial wraps check_array there; skops checks the function it wraps by the same list.
+SKLEARN_TYPES = (
+    "functools.partial",
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils.validation.check_array",
+)
+
+Model = Callable[[np.ndarray], np.ndarray]
+
+
+class Predictor:
+    """A loaded model.
+
+    Attributes:
+        task: "binary", "multiclass" or "regression".
+        target: Name of the column it predicts.
+        classes: Labels as they stand in the data; empty for a regression.
+        features: Names of the columns it reads.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        description = json.loads((Path(folder) / DESCRIPTION).read_text(encoding="utf-8"))
+        if description["format"] != 1:
+            raise ValueError(f"{DESCRIPTION} is of format {description['format']!r}, not 1")
+        self.task: str = description["task"]
+        self.target: str = description["target"]
+        self.classes: tuple[Any, ...] = tuple(description["classes"])
+        self.features = tuple(feature["name"] for feature in description["features"])
+        self._features = description["features"]
+        self._model = MODELS[description["framework"]](Path(folder))
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return float64: values (n,) of a regression, else probabilities (n, classes) in the order of `classes`.
+
+        Raises:
+            ValueError: A column is missing or holds values of another kind.
+        """
+        if len(frame) == 0:
+            return np.empty((0, len(self.classes)) if self.classes else 0)
+        predicted = np.asarray(self._model(encode(self._features, frame)), dtype=np.float64)
+        if self.task == "binary" and predicted.ndim == 1:
+            return np.column_stack((1 - predicted, predicted))
+        return predicted
+
+
+def encode(features: Sequence[Mapping[str, Any]], frame: pd.DataFrame) -> np.ndarray:
+    """Return the matrix that a model reads, float64 (rows, features); columns that are no features are ignored.
+
+    Raises:
+        ValueError: A column is missing or holds values of another kind.
+    """
+    matrix = np.full((len(frame), len(features)), np.nan)
+    for place, feature in enumerate(features):
+        name = feature["name"]
+        if name in frame.columns:
+            try:
+                matrix[:, place] = ENCODINGS[feature["kind"]](frame[name], feature)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"column {name!r}: {error}") from None
+        elif not feature["optional"]:
+            raise ValueError(f"there is no column {name!r}")
+    return matrix
+
+
+def _number(column: pd.Series, feature: Mapping[str, Any]) -> np.ndarray:
+    if column.dtype.kind not in "iufb" and pd.api.types.infer_dtype(column) == "string":
+        raise ValueError("holds text where the model learned numbers")
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.isinf(values).any():
+        raise ValueError("holds an infinite value")
+    return values
+
+
+def _boolean(column: pd.Series, feature: Mapping[str, Any]) -> np.ndarray:
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if not (np.isnan(values) | (values == 0) | (values == 1)).all():
+        raise ValueError("holds values other than true and false")
+    return values
+
+
+def _category(column: pd.Series, feature: Mapping[str, Any]) -> np.ndarray:
+    if column.isna().all():
+        return np.full(len(column), np.nan)
+    kind = pd.api.types.infer_dtype(column.cat.categories if column.dtype == "category" else column)
+    if kind != "string":
+        raise ValueError(f"holds {kind} values where the model learned text")
+    codes = pd.Categorical(column, categories=feature["categories"]).codes.astype(np.float64)
+    codes[codes < 0] = np.nan
+    return codes
+
+
+ENCODINGS = {"number": _number, "boolean": _boolean, "category": _category}
+
+
+def _xgboost(folder: Path) -> Model:
+    import xgboost
+
+    booster = xgboost.Booster(model_file=str(folder / "model.ubj"))
+    names, types = booster.feature_names, booster.feature_types
+    return lambda matrix: booster.predict(xgboost.DMatrix(matrix, feature_names=names, feature_types=types))
+
+
+def _lightgbm(folder: Path) -> Model:
+    import lightgbm
+
+    booster = lightgbm.Booster(model_file=str(folder / "model.txt"))
+    return lambda matrix: booster.predict(matrix)
+
+
+def _sklearn(folder: Path) -> Model:
+    import skops.io
+
+    estimator = skops.io.load(folder / "model.skops", trusted=list(SKLEARN_TYPES))
+    return estimator.predict_proba if hasattr(estimator, "predict_proba") else estimator.predict
+
+
+MODELS = {"xgboost": _xgboost, "lightgbm": _lightgbm, "sklearn": _sklearn}
+
+
+def label_text(label: Any) -> str:
+    """Return a label as it is written in names and in JSON: true and false in lower case."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
+class _Served:
+    """What MLflow calls: raw columns in, `prediction` and, of a classifier, `probability_<label>` out."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def predict(self, data: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        predicted = self.predictor.predict(data)
+        classes = self.predictor.classes
+        if not classes:
+            return pd.DataFrame({"prediction": predicted}, index=data.index)
+        columns = {"prediction": np.array(classes)[predicted.argmax(axis=1)]}
+        for place, label in enumerate(classes):
+            columns[f"probability_{label_text(label)}"] = predicted[:, place]
+        return pd.DataFrame(columns, index=data.index)
+
+
+def _load_pyfunc(path: str) -> _Served:
+    return _Served(Predictor(path))

@@ -1,0 +1,168 @@
+"""The frameworks that `train` knows: a name here is a module here, whose FRAMEWORK says all that differs.
+
+How a saved model of it predicts is a row of MODELS in penstock.components._shared.tabular.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penstock.components._shared.errors import UserError
+
+NAMES = ("lightgbm", "sklearn", "xgboost")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a framework fits or measures.
+
+    Attributes:
+        matrix: float64 (rows, features); see penstock.components._shared.tabular.
+        labels: Places in the list of classes, int64 (rows,); of a regression the values, float64.
+        weights: float64 (rows,), or None where all rows weigh the same.
+    """
+
+    matrix: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to fit.
+
+    Attributes:
+        task: "binary", "multiclass" or "regression".
+        classes: Number of classes; 0 for a regression.
+        names: Names of the features in letters that every framework takes.
+        categories: Number of categories by feature; None where it is a number.
+        eval: Rows to watch; None where there are none.
+        hyperparameters: Checked; by the framework's own names.
+        early_stopping_rounds: 0: never.
+    """
+
+    task: str
+    classes: int
+    names: tuple[str, ...]
+    categories: tuple[int | None, ...]
+    train: Rows
+    eval: Rows | None
+    hyperparameters: dict[str, Any]
+    max_rounds: int
+    early_stopping_rounds: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A fitted model.
+
+    Attributes:
+        rounds: Rounds of the model, 1 where the framework has none.
+        metrics: Losses by train_<name> and eval_<name>, at the chosen round.
+        save: Writes the weights to a file.
+    """
+
+    rounds: int
+    metrics: dict[str, float]
+    save: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Known:
+    """The hyperparameters of a framework.
+
+    Attributes:
+        names: By every name that is taken, the framework's first name for it.
+        owned: By a name that is not taken because an argument of `train` stands for it, that argument.
+        whole: Whether 6.0 means 6 for a hyperparameter; some engines hand over integers as floats.
+        none: Whether None is a value; else it means that the hyperparameter is not given.
+    """
+
+    names: Mapping[str, str]
+    owned: Mapping[str, str]
+    whole: Callable[[str, float], bool] = lambda name, value: True
+    none: bool = False
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A row of the table.
+
+    Attributes:
+        distributions: What to install for predicting, each by the names it goes under on PyPI.
+        weights: File of the weights in the model folder.
+        flavor: The framework's own MLflow flavor: its name and what MLflow wants to know.
+        known: Hyperparameters, given the task and what the user gave.
+        settled: Defaults filled in and values checked, once names are known to be right.
+        rounds: Whether early stopping means something, given the settled hyperparameters.
+        max_categories: Categories that a feature may have, given the settled hyperparameters; None: any number.
+        fit: Fits a model.
+        refusals: Exceptions by which the framework refuses a value.
+    """
+
+    distributions: tuple[tuple[str, ...], ...]
+    weights: str
+    flavor: Callable[[], tuple[str, dict[str, Any]]]
+    known: Callable[[str, Mapping[str, Any]], Known]
+    settled: Callable[[str, dict[str, Any]], dict[str, Any]]
+    rounds: Callable[[dict[str, Any]], bool]
+    max_categories: Callable[[dict[str, Any]], int | None]
+    fit: Callable[[Job], Learned]
+    refusals: tuple[type[Exception], ...]
+
+
+def framework(name: str) -> Framework:
+    """Return a row of the table; only that framework is imported.
+
+    Raises:
+        UserError: There is no such row, or the framework is not installed.
+    """
+    if name not in NAMES:
+        raise UserError("train", "framework", f"{name!r} is unknown", f"Choose one of {', '.join(NAMES)}")
+    try:
+        row: Framework = importlib.import_module(f"{__name__}.{name}").FRAMEWORK
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("penstock"):
+            raise
+        raise UserError(
+            "train", "framework", f"{name} needs {error.name}, which is not installed", "pip install penstock[tabular]"
+        ) from None
+    return row
+
+
+def choose(hyperparameter: str, value: object, options: tuple[str, ...], task: str) -> None:
+    """Refuse a value of a hyperparameter that does not fit the task, listing those that do."""
+    if value not in options:
+        raise UserError(
+            "train",
+            "hyperparameters",
+            f"{hyperparameter} {value!r} does not fit a {task} task",
+            f"Choose one of {', '.join(options)}",
+        )
+
+
+def metric_names(hyperparameter: str, value: object) -> list[str]:
+    """Return the metrics that a hyperparameter names, one or a list; the first is the one that is watched."""
+    names: list[Any] = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(
+            "train",
+            "hyperparameters",
+            f"{hyperparameter} is {value!r}",
+            "Give the name of a metric, or a list of names",
+        )
+    return names
+
+
+def loss_name(metric: str) -> str:
+    """Return the name under which a framework's metric is reported, one for the same loss in all of them."""
+    if metric in ("logloss", "mlogloss", "binary_logloss", "multi_logloss"):
+        return "log_loss"
+    return "".join(letter if letter.isalnum() else "_" for letter in metric)

@@ -1,0 +1,201 @@
+"""LightGBM: gradient-boosted trees, categories and missing values handled natively."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightgbm
+
+from penstock.components.training.frameworks import (
+    Framework,
+    Job,
+    Known,
+    Learned,
+    Rows,
+    choose,
+    loss_name,
+    metric_names,
+)
+
+OBJECTIVES = {
+    "binary": ("binary",),
+    "multiclass": ("multiclass",),
+    "regression": (
+        "regression",
+        "regression_l1",
+        "huber",
+        "fair",
+        "poisson",
+        "quantile",
+        "mape",
+        "gamma",
+        "tweedie",
+    ),
+}
+LOSSES = {"binary": "binary_logloss", "multiclass": "multi_logloss", "regression": "rmse"}
+
+OWNED = {
+    "num_iterations": "max_rounds",
+    "early_stopping_round": "early_stopping_rounds",
+    "seed": "seed",
+    "data_random_seed": "seed",
+    "feature_fraction_seed": "seed",
+    "bagging_seed": "seed",
+    "drop_seed": "seed",
+    "extra_seed": "seed",
+    "objective_seed": "seed",
+    "scale_pos_weight": "class_weights",
+    "is_unbalance": "class_weights",
+    "num_class": "task",
+    "label_column": "target",
+    "weight_column": "weight_column",
+    "ignore_column": "exclude",
+    "categorical_feature": "features",
+}
+# Hyperparameters of LightGBM that are none of a model fitted here.
+INTERNAL = {
+    # read and written by LightGBM's own program
+    "config",
+    "convert_model",
+    "convert_model_language",
+    "data",
+    "forcedbins_filename",
+    "forcedsplits_filename",
+    "group_column",
+    "header",
+    "input_model",
+    "output_model",
+    "output_result",
+    "parser_config_file",
+    "precise_float_parser",
+    "save_binary",
+    "saved_feature_importance_type",
+    "snapshot_freq",
+    "task",
+    "two_round",
+    "valid",
+    # several machines
+    "local_listen_port",
+    "machine_list_filename",
+    "machines",
+    "num_machines",
+    "pre_partition",
+    "time_out",
+    # ranking
+    "eval_at",
+    "label_gain",
+    "lambdarank_norm",
+    "lambdarank_position_bias_regularization",
+    "lambdarank_truncation_level",
+    # predicting
+    "num_iteration_predict",
+    "pred_early_stop",
+    "pred_early_stop_freq",
+    "pred_early_stop_margin",
+    "predict_contrib",
+    "predict_disable_shape_check",
+    "predict_leaf_index",
+    "predict_raw_score",
+    "start_iteration_predict",
+    # others
+    "auc_mu_weights",
+    "is_provide_training_metric",
+    "metric_freq",
+    "refit_decay_rate",
+    # set here, so that a model repeats
+    "deterministic",
+    "first_metric_only",
+    "force_col_wise",
+    "force_row_wise",
+}
+
+
+def known(task: str, given: Mapping[str, Any]) -> Known:
+    names: dict[str, str] = {}
+    owned: dict[str, str] = {}
+    # LightGBM's own table of hyperparameters, each with all the names it answers to.
+    for name, aliases in sorted(lightgbm.basic._ConfigAliases._get_all_param_aliases().items()):
+        if name in OWNED:
+            owned |= dict.fromkeys(aliases, OWNED[name])
+        elif name not in INTERNAL:
+            names |= {name: name} | dict.fromkeys(aliases, name)
+    return Known(names, owned)
+
+
+def settled(task: str, given: dict[str, Any]) -> dict[str, Any]:
+    objective = given.get("objective", OBJECTIVES[task][0])
+    choose("objective", objective, OBJECTIVES[task], task)
+    choose("boosting", given.get("boosting", "gbdt"), ("gbdt", "dart", "rf"), task)
+    metric_names("metric", given.get("metric"))
+    return {**given, "objective": objective}
+
+
+def fit(job: Job) -> Learned:
+    parameters = {
+        "metric": LOSSES.get(job.hyperparameters["objective"], ""),
+        "verbosity": -1,
+        **job.hyperparameters,
+        "seed": job.seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "first_metric_only": True,
+    }
+    if job.task == "multiclass":
+        parameters["num_class"] = job.classes
+    train = _dataset(job, job.train, parameters, None)
+    watched, names = [train], ["train"]
+    if job.eval is not None:
+        watched.append(_dataset(job, job.eval, parameters, train))
+        names.append("eval")
+    history: dict[str, dict[str, list[float]]] = {}
+    callbacks = [lightgbm.record_evaluation(history)]
+    if job.early_stopping_rounds:
+        callbacks.append(lightgbm.early_stopping(job.early_stopping_rounds, first_metric_only=True, verbose=False))
+    booster = lightgbm.train(
+        parameters, train, job.max_rounds, valid_sets=watched, valid_names=names, callbacks=callbacks
+    )
+    rounds = booster.best_iteration if job.early_stopping_rounds else booster.current_iteration()
+    return Learned(
+        rounds=rounds,
+        metrics={
+            f"{rows}_{loss_name(metric)}": float(values[rounds - 1])
+            for rows, losses in history.items()
+            for metric, values in losses.items()
+        },
+        save=lambda path: booster.save_model(path, num_iteration=rounds),
+    )
+
+
+def _dataset(job: Job, rows: Rows, parameters: dict[str, Any], reference: lightgbm.Dataset | None) -> lightgbm.Dataset:
+    return lightgbm.Dataset(
+        rows.matrix,
+        label=rows.labels,
+        weight=rows.weights,
+        reference=reference,
+        feature_name=list(job.names),
+        categorical_feature=[place for place, count in enumerate(job.categories) if count is not None],
+        params=parameters,
+    )
+
+
+def flavor() -> tuple[str, dict[str, Any]]:
+    return "lightgbm", {
+        "lgb_version": lightgbm.__version__,
+        "data": FRAMEWORK.weights,
+        "model_class": "lightgbm.basic.Booster",
+    }
+
+
+FRAMEWORK = Framework(
+    distributions=(("lightgbm",),),
+    weights="model.txt",
+    flavor=flavor,
+    known=known,
+    settled=settled,
+    # DART changes earlier trees in every round, so that there is no best round to go back to.
+    rounds=lambda given: given.get("boosting") != "dart",
+    max_categories=lambda given: None,
+    fit=fit,
+    refusals=(lightgbm.basic.LightGBMError, TypeError),
+)
