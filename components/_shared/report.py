@@ -31,7 +31,7 @@ _STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+    "axes.prop_cycle": f"cycler('color', {list(COLORS)})",
     "axes.grid": True,
     "grid.alpha": 0.25,
     "figure.constrained_layout.use": True,
