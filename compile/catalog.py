@@ -102,8 +102,8 @@ def sample_names() -> list[str]:
     return sorted({point.name for point in entry_points(group=SAMPLES)})
 
 
-def find_sample(name: str) -> Sample:
-    """Return the sample of that name.
+def known_sample(name: str) -> EntryPoint:
+    """Return where the sample of that name is, without importing it.
 
     Raises:
         PenstockError: Where there is none.
@@ -111,8 +111,18 @@ def find_sample(name: str) -> Sample:
     points = list(entry_points(group=SAMPLES, name=name))
     if not points:
         raise PenstockError(f"there is no sample {name}{_known(name, sample_names())}")
+    return points[0]
+
+
+def find_sample(name: str) -> Sample:
+    """Return the sample of that name.
+
+    Raises:
+        PenstockError: Where there is none, or it cannot be imported.
+    """
+    point = known_sample(name)
     try:
-        write = points[0].load()
+        write = point.load()
     except (ImportError, AttributeError) as error:
         raise PenstockError(
             f"the sample {name} cannot be loaded: {error}; is the extra that it needs installed?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character is no reason to fail.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            click.echo(f"warning: {message}", err=True)
+
+    warnings.showwarning = show
     penstock(prog_name="penstock")
 
 
@@ -183,13 +192,15 @@ class _Samples(click.Group):
         return sample_names()
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
-        from penstock.compile.catalog import find_sample
+        from penstock.compile.catalog import find_sample, known_sample
 
-        found = find_sample(name)
+        known_sample(name)
+        try:
+            text = find_sample(name).sentence
+        except PenstockError as error:
+            text = str(error)
 
-        @click.command(
-            name, help=f"{found.sentence}\n\n\b\nExample: penstock sample {name} --rows 1000 --output data/{name}"
-        )
+        @click.command(name, help=f"{text}\n\n\b\nExample: penstock sample {name} --rows 1000 --output data/{name}")
         @click.option("--rows", type=click.IntRange(min=1), required=True, help="Rows to write.")
         @click.option(
             "--output",
@@ -203,7 +214,7 @@ class _Samples(click.Group):
         def write(rows: int, output: Path, seed: int) -> None:
             if output.is_dir() and any(output.iterdir()):
                 raise PenstockError(f"{output} is not empty; give an --output that does not exist yet")
-            for path in found.write(output, rows, seed):
+            for path in find_sample(name).write(output, rows, seed):
                 click.echo(path)
 
         return write

@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from penstock.compile.targets.local.outline import flat, outline, short
+from penstock.compile.targets.local.outline import flat, message, outline, short
 from penstock.compile.targets.local.record import RunRecord, State, TaskRecord
 
 if TYPE_CHECKING:
@@ -39,14 +39,16 @@ class Lines:
         self._states: dict[str, State] = {}
 
     def __call__(self, record: RunRecord) -> None:
-        for task in record.tasks:
-            before = self._states.get(task.path, State.PENDING)
+        changed = [task for task in record.tasks if task.state is not self._states.get(task.path, State.PENDING)]
+        # What holds others begins before them and ends after them.
+        began = [task for task in changed if task.state is State.RUNNING]
+        ended = sorted((task for task in changed if task.state is not State.RUNNING), key=lambda task: -len(task.path))
+        for task in [*ended, *began]:
             self._states[task.path] = task.state
-            if task.state is not before:
-                # A reader that has gone is no reason to end the run.
-                with contextlib.suppress(OSError, ValueError):
-                    self._stream.write(f"{record.seconds:8.1f} s  {task.path}: {_sentence(task)}\n")
-                    self._stream.flush()
+            # A reader that has gone is no reason to end the run.
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(f"{record.seconds:8.1f} s  {task.path}: {_sentence(task)}\n")
+                self._stream.flush()
 
 
 class Live:
@@ -132,9 +134,9 @@ def _remark(task: TaskRecord) -> str:
         case State.SUCCEEDED | State.PENDING:
             return ""
         case State.SKIPPED if task.condition:
-            return f"skipped, not {short(task.condition)}"
-        case State.FAILED if task.error:
-            return f"failed: {task.error}"
+            return f"skipped: not ({short(task.condition)})"
+        case State.FAILED if task.kind != "dag":
+            return f"failed: {message(task)}"
         case _:
             return task.state.lower()
 

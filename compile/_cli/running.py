@@ -5,23 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
-
-from penstock.compile import from_kfp, graph, parameters
+from penstock.compile import from_kfp, parameters
 from penstock.compile._cli.output import console, print_json, table
 from penstock.compile._cli.progress import progress
 from penstock.compile._cli.sources import Source, find_source
 from penstock.compile.errors import PenstockError
 from penstock.compile.targets import local
-from penstock.compile.targets.local.outline import flat, outline
+from penstock.compile.targets.local.outline import flat, message, outline
 from penstock.compile.targets.local.record import RunRecord, State, TaskRecord, Values
 
 _METRICS_SHOWN = 12
@@ -47,8 +44,8 @@ def run_and_show(
         try:
             spec = _compiled(source, Path(folder))
             pipeline = from_kfp.read(spec)
-            values = {**_read(file), **parameters.from_text(pipeline, texts)}
-            values = {**_provenance(pipeline, spec, source.file), **values}
+            values = parameters.from_file(pipeline, file) if file else {}
+            values |= parameters.from_text(pipeline, texts)
             with progress(sys.stderr, quiet=as_json) as observer:
 
                 def observe(record: RunRecord) -> None:
@@ -58,6 +55,8 @@ def run_and_show(
                 record = local.run(spec, values, root=root, jobs=jobs or os.cpu_count() or 1, observe=observe)
         except _Stopped as stop:
             where = f"; see {_near(Path(last[0].folder))}" if last else ""
+            if as_json and last:
+                print_json(last[0].to_json())
             print(f"stopped by {signal.Signals(stop.number).name}{where}", file=sys.stderr)
             return 128 + stop.number
     if as_json:
@@ -93,7 +92,7 @@ def problems(record: RunRecord) -> list[str]:
     lines = []
     for task in record.tasks:
         if task.state is State.FAILED and task.kind != "dag":
-            lines.append(f"error: {task.path}: {task.error or f'exit code {task.exit_code}'}")
+            lines.append(f"error: {task.path}: {message(task)}")
             if task.log:
                 lines.append(f"  log: {_near(Path(record.folder) / task.log)}")
     if not lines and not _ok(record):
@@ -144,18 +143,6 @@ def _split(given: Sequence[str]) -> dict[str, str]:
     return texts
 
 
-def _read(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PenstockError(f"{file}: neither YAML nor JSON: {error}") from error
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise PenstockError(f"{file}: parameters by name are expected, for example `seed: 7` on a line")
-    return values
-
-
 def _compiled(source: Source, folder: Path) -> Path:
     if source.function is None:
         assert source.file is not None
@@ -163,33 +150,6 @@ def _compiled(source: Source, folder: Path) -> Path:
     path = folder / f"{source.name}.yaml"
     source.compiled().write(path)
     return path
-
-
-def _provenance(pipeline: graph.Pipeline, spec: Path, file: Path | None) -> Mapping[str, str]:
-    """Return the parameters by which a pipeline asks what it was made of."""
-    import hashlib
-
-    known = {"spec_sha256": lambda: hashlib.sha256(spec.read_bytes()).hexdigest(), "git_commit": lambda: _commit(file)}
-    return {name: value() for name, value in known.items() if name in pipeline.inputs.parameters}
-
-
-def _commit(file: Path | None) -> str:
-    """Return the commit of a file that git tracks, marked where it was changed since; empty where there is none."""
-    if file is None:
-        return ""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=file.resolve().parent, capture_output=True, text=True, timeout=10, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        # A virtual environment may lie in a repository that knows nothing of what is installed there.
-        git("ls-files", "--error-unmatch", file.name)
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from penstock.compile.targets.local.record import State, TaskRecord
 _PAD = 14
 _HEAD = 50  # of a group: its name, and a line on its state and condition
 _WIDEST = 1120  # of a drawing before it turns from top to bottom, in pixels
-_LONGEST = 34  # characters of a label
+_LONGEST = 42  # characters of a label
 
 Anchor = Callable[[TaskRecord], str]
 
