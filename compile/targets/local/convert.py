@@ -1,0 +1,139 @@
+"""From the graph to what the launcher takes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from penstock.compile import graph, launcher
+from penstock.compile.targets.local import commands
+
+_LONGEST_FOLDER = 180  # of 255 bytes that file systems allow
+
+
+def task(task: graph.Task) -> launcher.Task:
+    """Return a task as the launcher takes it.
+
+    What a DAG is given and its tasks do not use may be missing: its compiler declares everything as required.
+    """
+    component, body = task.component, task.component.body
+    is_dag = isinstance(body, graph.Dag)
+    container = body if isinstance(body, graph.Container) else graph.Container("", "")
+    retry = task.retry or graph.Retry(0)
+    return launcher.Task(
+        task.name,
+        commands.without_install(container.command),
+        container.args,
+        container.env,
+        {
+            name: launcher.Parameter(port.type.value, port.default, port.optional or is_dag, port.literals)
+            for name, port in component.inputs.parameters.items()
+        },
+        {name: _artifact_port(port) for name, port in component.inputs.artifacts.items()},
+        {name: launcher.Parameter(port.type.value) for name, port in component.outputs.parameters.items()},
+        {name: _artifact_port(port) for name, port in component.outputs.artifacts.items()},
+        retry.count,
+        retry.wait,
+        retry.factor,
+        retry.longest_wait,
+    )
+
+
+def imported(
+    task: graph.Task, body: graph.Importer, parameters: Mapping[str, Any], names: Mapping[str, str], here: Path
+) -> launcher.Artifact:
+    """Return the artifact that an importer takes in.
+
+    Raises:
+        TaskError: it is not on this machine.
+    """
+    given = {"inputs": {"parameterValues": parameters}}
+    uri = body.uri.value if isinstance(body.uri, graph.Constant) else parameters.get(body.uri.name)
+    try:
+        uri = launcher.fill(uri, given, names)
+        metadata = launcher.fill(dict(body.metadata), given, names)
+        if not isinstance(uri, str) or not uri:
+            raise launcher.TaskError(f"its URI is {uri!r}")
+        return local_artifact(next(iter(task.component.outputs.artifacts), "artifact"), body.type, uri, here, metadata)
+    except launcher.TaskError as error:
+        raise launcher.TaskError(f"{task.name}: {error}") from error
+
+
+def local_artifact(
+    name: str, kind: graph.ArtifactType, uri: str, here: Path, metadata: Mapping[str, Any] | None = None
+) -> launcher.Artifact:
+    """Return a file or folder of this machine as an artifact.
+
+    Raises:
+        TaskError: the URI is remote, or nothing is there.
+    """
+    path = uri.removeprefix("file://")
+    if "://" in path:
+        raise launcher.TaskError(f"{uri} is remote; give a path on this machine")
+    whole = here / Path(path).expanduser()
+    if not whole.exists():
+        raise launcher.TaskError(f"{whole} is not there")
+    return launcher.Artifact(name, artifact_type(kind), str(whole), dict(metadata or {}))
+
+
+def artifact_type(kind: graph.ArtifactType) -> dict[str, str]:
+    """Return an artifact's type as KFP's ArtifactTypeSchema."""
+    fields = {
+        "schemaTitle": kind.title,
+        "schemaUri": kind.uri,
+        "instanceSchema": kind.instance,
+        "schemaVersion": kind.version,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def iterations(
+    task_: graph.Task,
+    loop: graph.Loop,
+    parameters: Mapping[str, Any],
+    artifacts: Mapping[str, list[launcher.Artifact]],
+) -> Iterator[tuple[dict[str, Any], dict[str, list[launcher.Artifact]]]]:
+    """Yield what each iteration of a loop is given.
+
+    Raises:
+        TaskError: there is nothing to loop over, or an item is of another type.
+    """
+    if loop.kind == "artifact":
+        assert isinstance(loop.items, str)
+        for artifact in artifacts.get(loop.items, []):
+            yield dict(parameters), {**artifacts, loop.item: [artifact]}
+        return
+    items: Any = parameters.get(loop.items) if isinstance(loop.items, str) else list(loop.items)
+    if isinstance(items, str):
+        with contextlib.suppress(ValueError):
+            items = json.loads(items)
+    if not isinstance(items, list):
+        raise launcher.TaskError(f"{task_.name}: loops over {loop.items}, which is not a list but {items!r}")
+    for item in items:
+        yield launcher.bind(task(task_), {**parameters, loop.item: item}), dict(artifacts)
+
+
+def is_collected(component: graph.Component, port: str) -> bool:
+    """Return whether an output is itself what a loop collected: nested ones make one flat list, as on Kubeflow."""
+    if not isinstance(component.body, graph.Dag):
+        return False
+    return any(
+        producer.loop is not None or is_collected(producer.component, source.port)
+        for source in component.body.outputs.get(port, ())
+        for producer in [component.body.tasks[source.task]]
+    )
+
+
+def folder_name(path: str) -> str:
+    """Return the folder of a task, shortened where a file system would not take the path."""
+    if len(path.encode()) <= _LONGEST_FOLDER:
+        return path
+    return f"{path[:40]}-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+
+
+def _artifact_port(port: graph.ArtifactPort) -> launcher.ArtifactPort:
+    return launcher.ArtifactPort(artifact_type(port.type), port.is_list, port.optional, port.metadata)

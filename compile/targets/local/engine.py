@@ -1,0 +1,210 @@
+"""Runs a compiled pipeline on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import hashlib
+import os
+import re
+import secrets
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from penstock.compile import from_kfp, graph, launcher
+from penstock.compile import parameters as parameters_of
+from penstock.compile.errors import PenstockError
+from penstock.compile.targets.local import convert, features, report
+from penstock.compile.targets.local.journal import Journal, now
+from penstock.compile.targets.local.record import RunRecord, State, Values
+from penstock.compile.targets.local.schedule import Schedule
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_RUN_ID = re.compile(r"(?!\.)[\w.-]{1,128}")
+# Not for tasks: the first would turn kfp off here, the second makes each of them compile all that it imports.
+_NOT_INHERITED = ("_KFP_RUNTIME", "PYTHONDONTWRITEBYTECODE")
+
+
+def run(
+    spec: Path,
+    parameters: Mapping[str, Any],
+    *,
+    root: Path,
+    jobs: int,
+    observe: Callable[[RunRecord], None] | None = None,
+    run_id: str | None = None,
+) -> RunRecord:
+    """Run a compiled pipeline and return its record, which is also what run.json holds.
+
+    Leaves root/runs/ID/ with spec.yaml (the very bytes of `spec`), run.json, report.html and tasks/PATH/ with log.txt
+    and outputs/. A signal that ends the run ends all its processes first, then takes the course that it would have
+    taken without the engine.
+
+    Args:
+        spec: Compiled pipeline.
+        parameters: Values of the pipeline's inputs by name; paths for artifact inputs.
+        root: Folder of runs; made where it is not there.
+        jobs: Commands that may run at the same time, 1 or more.
+        observe: Told of every change.
+        run_id: Name of the run; the pipeline's name, the time and some letters where it is not given.
+
+    Raises:
+        PenstockError: the run cannot start. Nothing has run then.
+    """
+    if jobs < 1:
+        raise PenstockError(f"--jobs {jobs}: at least one task has to run at a time")
+    root = Path(os.path.abspath(root))
+    here = Path.cwd()
+    try:
+        content = spec.read_bytes()
+        pipeline = from_kfp.parse(content.decode("utf-8"), str(spec))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise PenstockError(f"{spec}: cannot be read: {problem}") from problem
+    if refusals := features.check(pipeline):
+        listed = "; ".join(str(refusal) for refusal in refusals)
+        raise PenstockError(f"{spec}: cannot run here: {listed}")
+    sha256 = hashlib.sha256(content).hexdigest()
+    values = parameters_of.complete(pipeline, parameters_of.with_lineage(pipeline, parameters, sha256, here))
+    artifacts = _artifacts(pipeline, values, here)
+    folder = _new_folder(root / "runs", pipeline, run_id)
+    _write(folder / "spec.yaml", content)
+    record = RunRecord(
+        id=folder.name,
+        pipeline=pipeline.name,
+        folder=str(folder),
+        spec_sha256=sha256,
+        parameters=values,
+        state=State.RUNNING,
+        started=now(),
+        seconds=0.0,
+        tasks=(),
+    )
+    journal = Journal(record, observe)
+    stop = launcher.Stop()
+    env = _environment(root, here)
+    execute = functools.partial(_execute, env=env, stop=stop)
+    schedule = Schedule(
+        pipeline, journal, execute, jobs=jobs, names=_names(folder, record.started), here=here, stop=stop
+    )
+    received: list[int] = []
+    with _signals(received, schedule.request_stop):
+        own = {name: value for name, value in values.items() if name in pipeline.inputs.parameters}
+        try:
+            result = schedule.run(own, artifacts)
+        except BaseException as bug:
+            journal.cancel()
+            journal.end(State.CANCELLED, Values(), f"{type(bug).__name__}: {bug}")
+            with contextlib.suppress(Exception):
+                journal.flush()
+            raise
+        state, error = result.state, result.error
+        if received and state is not State.SUCCEEDED:
+            state, error = State.CANCELLED, f"ended by {signal.Signals(received[0]).name}"
+        journal.end(state, journal.values(result.parameters, result.artifacts), error)
+        journal.flush()
+        report.write(journal.record, folder)
+    if received:
+        signal.raise_signal(received[0])
+    return journal.record
+
+
+def _execute(
+    task: launcher.Task,
+    parameters: Mapping[str, Any],
+    artifacts: Mapping[str, list[launcher.Artifact]],
+    folder: Path,
+    names: Mapping[str, str],
+    *,
+    env: Mapping[str, str],
+    stop: launcher.Stop,
+) -> launcher.Outputs:
+    return launcher.run(task, parameters, artifacts, folder, names=names, env=env, stop=stop)
+
+
+def _artifacts(pipeline: graph.Pipeline, values: Mapping[str, Any], here: Path) -> dict[str, list[launcher.Artifact]]:
+    found = {}
+    for name, port in pipeline.inputs.artifacts.items():
+        if name in values:
+            try:
+                found[name] = [convert.local_artifact(name, port.type, values[name], here)]
+            except launcher.TaskError as error:
+                raise PenstockError(f"parameter {name}: {error}") from error
+    return found
+
+
+def _new_folder(runs: Path, pipeline: graph.Pipeline, run_id: str | None) -> Path:
+    if run_id is not None and not _RUN_ID.fullmatch(run_id):
+        raise PenstockError(f"run id {run_id!r}: letters, digits, '.', '_' and '-' make one, at most 128")
+    name = re.sub(r"[^\w.-]+", "-", pipeline.name)[:80]
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        while True:
+            stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+            folder = runs / (run_id or f"{name}-{stamp}-{secrets.token_hex(2)}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                if run_id:
+                    raise PenstockError(f"{folder} is there already; choose another run id") from None
+                continue
+            return folder
+    except OSError as error:
+        raise PenstockError(f"{runs}: cannot be written: {error}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    half = path.with_name(f"{path.name}.unfinished")
+    half.write_bytes(content)
+    half.replace(path)
+
+
+def _names(folder: Path, started: str) -> dict[str, str]:
+    time = started.partition(".")[0] + "Z"
+    return {
+        "pipeline_job_name": folder.name,
+        "pipeline_job_resource_name": folder.name,
+        "pipeline_job_uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, str(folder))),
+        "pipeline_job_create_time_utc": time,
+        "pipeline_job_schedule_time_utc": time,
+        "pipeline_root": str(folder),
+    }
+
+
+def _environment(root: Path, here: Path) -> dict[str, str]:
+    """Return the environment of all tasks: the user's own, with this Python first.
+
+    PENSTOCK_ROOT is the folder of runs, PENSTOCK_CWD the one that the user's relative paths start from: a task works
+    in a folder of its own.
+    """
+    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    env["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), env.get("PATH", os.defpath)])
+    env["PENSTOCK_ROOT"] = str(root)
+    env["PENSTOCK_CWD"] = str(here)
+    env.setdefault("PYTHONUNBUFFERED", "1")  # logs grow while the task runs
+    return env
+
+
+@contextlib.contextmanager
+def _signals(received: list[int], stop: Callable[[], None]) -> Iterator[None]:
+    """Note signals that would end this process and call `stop` instead, on the main thread; elsewhere, do nothing."""
+    before: dict[int, Any] = {}
+
+    def handle(number: int, frame: object) -> None:
+        received.append(number)
+        stop()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
