@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
+from penstock.compile.targets.local.look import MARKS, seconds_text
 from penstock.compile.targets.local.outline import flat, message, outline, short
 from penstock.compile.targets.local.record import RunRecord, State, TaskRecord
 
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
-MARKS = {
-    State.PENDING: ("·", "dim"),
-    State.RUNNING: ("▶", "cyan"),
-    State.SUCCEEDED: ("✓", "green"),
-    State.FAILED: ("✗", "bold red"),
-    State.SKIPPED: ("↷", "dim"),
-    State.CANCELLED: ("■", "yellow"),
+STYLES = {
+    State.PENDING: "dim",
+    State.RUNNING: "cyan",
+    State.SUCCEEDED: "green",
+    State.FAILED: "bold red",
+    State.SKIPPED: "dim",
+    State.CANCELLED: "yellow",
 }
 
 
@@ -121,12 +122,14 @@ def drawn(record: RunRecord, height: int, now: datetime.datetime) -> RenderableT
 def _row(task: TaskRecord, depth: int, now: datetime.datetime) -> tuple[Text, Text, Text]:
     from rich.text import Text
 
-    mark, style = MARKS[task.state]
+    mark, style = MARKS[task.state], STYLES[task.state]
     seconds = task.seconds
     if task.state is State.RUNNING and task.started:
         seconds = (now - datetime.datetime.fromisoformat(task.started)).total_seconds()
     name = Text.assemble("  " * depth, (mark, style), " ", (task.name, "dim" if style == "dim" else ""))
-    return name, Text("" if seconds is None else f"{max(seconds, 0):.1f} s"), Text(_remark(task), style=style)
+    # One form below a minute, so that the column does not jump.
+    took = "" if seconds is None else f"{max(seconds, 0):.1f} s" if seconds < 60 else seconds_text(seconds)
+    return name, Text(took), Text(_remark(task), style=style)
 
 
 def _remark(task: TaskRecord) -> str:
@@ -142,6 +145,6 @@ def _remark(task: TaskRecord) -> str:
 
 
 def _sentence(task: TaskRecord) -> str:
-    took = f" in {task.seconds:.1f} s" if task.seconds is not None and task.state is not State.RUNNING else ""
+    took = f" in {seconds_text(task.seconds)}" if task.seconds is not None and task.state is not State.RUNNING else ""
     detail = _remark(task) or task.state.lower()
     return detail if task.state is State.FAILED else detail + took

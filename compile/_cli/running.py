@@ -18,6 +18,7 @@ from penstock.compile._cli.progress import progress
 from penstock.compile._cli.sources import Source, find_source
 from penstock.compile.errors import PenstockError
 from penstock.compile.targets import local
+from penstock.compile.targets.local.look import seconds_text
 from penstock.compile.targets.local.outline import flat, message, outline
 from penstock.compile.targets.local.record import RunRecord, State, TaskRecord, Values
 
@@ -82,7 +83,7 @@ def show(record: RunRecord) -> None:
         out.print(table(["pipeline", "output", "value"], outputs))
     folder = Path(record.folder)
     out.print()
-    out.print(f"{record.state.lower()} in {record.seconds:.1f} s", style="green" if _ok(record) else "bold red")
+    out.print(f"{record.state.lower()} in {seconds_text(record.seconds)}", style="green" if _ok(record) else "bold red")
     out.print(f"run     {_near(folder)}", soft_wrap=True, markup=False)
     out.print(f"report  {_near(folder / 'report.html')}", soft_wrap=True, markup=False)
 

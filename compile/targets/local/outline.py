@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -50,12 +51,21 @@ def _parent(path: str, known: dict[str, TaskRecord]) -> str:
 
 def _sorted(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
     """Return the tasks of one scope, producers first, else as they came."""
-    waiting = {task.path: task for task in tasks}
-    done: list[TaskRecord] = []
-    while waiting:
-        ready = [task for task in waiting.values() if not any(path in waiting for path in task.depends_on)]
-        for task in ready or list(waiting.values()):
-            done.append(waiting.pop(task.path))
+    by_path = {task.path: task for task in tasks}
+    missing = {task.path: {path for path in task.depends_on if path in by_path} for task in tasks}
+    after: dict[str, list[str]] = {}
+    for task in tasks:
+        for path in sorted(missing[task.path]):
+            after.setdefault(path, []).append(task.path)
+    ready = deque(path for path, waits in missing.items() if not waits)
+    done = []
+    while ready:
+        path = ready.popleft()
+        done.append(by_path[path])
+        for other in after.get(path, ()):
+            missing[other].discard(path)
+            if not missing[other]:
+                ready.append(other)
     return done
 
 
