@@ -39,7 +39,7 @@ def tabular_training(
     registry: str = "",
     spec_sha256: str = "",
     git_commit: str = "",
-):
+) -> None:
     """Train a tabular model on files, and register it if it is good enough.
 
     The defaults predict big tips from made-up taxi trips; with your own source, give query and target too.
@@ -102,6 +102,7 @@ def tabular_training(
             schema=validated.outputs["schema"],
             model_name=model_name,
             registry=registry,
+            expected_version=evaluated.outputs["champion_version"],
             reason=evaluated.outputs["reason"],
             run_id=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
             spec_sha256=spec_sha256,

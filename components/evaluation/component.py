@@ -23,7 +23,7 @@ def evaluate(
     bootstrap_samples: int = 200,
     confidence: float = 0.95,
     seed: int = 0,
-) -> NamedTuple("Evaluated", [("blessed", bool), ("reason", str)]):
+) -> NamedTuple("Evaluated", [("blessed", bool), ("reason", str), ("champion_version", str)]):
     """Measure a model with confidence intervals, by slice, and decide whether it may replace the champion.
 
     Args:
@@ -35,7 +35,8 @@ def evaluate(
         report: The same to look at, with plots.
         slices: Columns to measure by value, each on its own.
         gate: Conditions that all have to hold: "auc >= 0.7", "slice:payment_type.auc >= 0.6" (in every slice of the
-            column), "auc >= champion - 0.005" (the champion is measured on the same rows; true without one).
+            column), "slice:payment_type=1.auc >= 0.6" (in one), "auc >= champion - 0.005" (the champion is measured on
+            the same rows; true without one). Operators are >=, >, <=, < and ==.
         model_name: Registered model whose champion the gate compares with. Needed for such conditions only.
         registry: URI of the MLflow registry. Empty: the environment's, or the local run folder's.
         bootstrap_samples: Bootstrap resamples behind each confidence interval; 0: no intervals.
@@ -45,6 +46,8 @@ def evaluate(
     Returns:
         blessed: Whether every condition of the gate holds.
         reason: Why, one line.
+        champion_version: Version that the gate compared with; empty if there was none yet, "any" if it did not
+            compare. Give it to register as expected_version.
     """
     from penstock.components.evaluation.evaluate import evaluate
 
@@ -67,4 +70,4 @@ def evaluate(
         classification_metrics.log_roc_curve(*result.roc)
     if result.confusion:
         classification_metrics.log_confusion_matrix(*result.confusion)
-    return (result.blessed, result.reason)
+    return (result.blessed, result.reason, result.champion_version)

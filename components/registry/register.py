@@ -12,12 +12,12 @@ from typing import Any
 
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.mlflow_registry import check_model_name
+from penstock.components._shared.model import KIND, LEFT_BY_OTHERS
 from penstock.components._shared.sealed import MANIFEST, sha256, unseal
 from penstock.components.registry.backends.mlflow import MlflowBackend
 from penstock.components.registry.entry import ANY, Backend, Entry, Registered
 
 COMPONENT = "register"
-MODEL_KIND = "penstock.model/1"
 ALIASES = ("champion", "challenger")
 BACKENDS: dict[str, Backend] = {"mlflow": MlflowBackend()}
 TRAINED_WITH = ("framework", "task", "target", "seed", "rounds", "hyperparameters")
@@ -75,7 +75,7 @@ def register(
         )
     check_model_name(model_name, COMPONENT)
     folder, schema_file = Path(model), Path(schema) if schema is not None else None
-    facts = unseal(folder, MODEL_KIND, COMPONENT, "model")
+    facts = unseal(folder, KIND, COMPONENT, "model", besides=LEFT_BY_OTHERS)
     if schema_file is not None and not schema_file.is_file():
         raise UserError(COMPONENT, "schema", f"{schema_file} is not a file", "Run the step that writes it again")
     digest = sha256(folder / MANIFEST)

@@ -1,0 +1,87 @@
+"""The evaluation rows: opened, checked, and predicted by a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from penstock.components._shared.dataset import Dataset, open_dataset, require_columns
+from penstock.components._shared.errors import UserError
+from penstock.components._shared.model import TabularModel
+from penstock.components.evaluation.labels import labels_of
+from penstock.components.evaluation.metrics import Scored
+
+COMPONENT = "evaluate"
+BATCH = 131_072  # rows predicted at a time
+
+
+def open_rows(path: str | os.PathLike[str], model: TabularModel) -> Dataset:
+    """Return the dataset, once it is known to have rows and the target.
+
+    Raises:
+        UserError: It does not, or it is no dataset.
+    """
+    dataset = open_dataset(path, COMPONENT, "eval_set")
+    if not dataset.rows:
+        raise UserError(
+            COMPONENT, "eval_set", "it has no rows", "Give ingest a larger eval_fraction or an earlier eval_from"
+        )
+    require_columns(dataset, [model.target], COMPONENT, "eval_set")
+    return dataset
+
+
+def column_of(dataset: Dataset, name: str) -> pa.ChunkedArray:
+    """Return a column of all rows."""
+    tables = [pq.read_table(file, columns=[name]) for file in dataset.files]
+    return pa.concat_tables(tables, promote_options="permissive")[name]
+
+
+def score(model: TabularModel, dataset: Dataset, labels: np.ndarray, classes: Sequence[Any]) -> Scored:
+    """Return a model's predictions of all rows beside their labels.
+
+    Args:
+        labels: Of all rows.
+        classes: Labels in the order wanted of the predictions' columns.
+
+    Raises:
+        UserError: The model cannot read the rows, or predicts something that is not finite.
+    """
+    missing = [name for name in model.features if name not in dataset.schema]
+    if missing:
+        raise UserError(
+            COMPONENT,
+            "model",
+            f"it reads columns that the rows do not have: {', '.join(missing)}",
+            f"The rows have {', '.join(dataset.schema)}",
+        )
+    parts = []
+    for file in dataset.files:
+        for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=list(model.features)):
+            parts.append(model.predict(_frame(batch)))
+    predictions = np.concatenate(parts)
+    if wrong := int((~np.isfinite(predictions.reshape(len(labels), -1)).all(axis=1)).sum()):
+        raise UserError(
+            COMPONENT, "model", f"it predicts NaN or infinity for {wrong:,} of {len(labels):,} rows", "Train it again"
+        )
+    if classes:
+        predictions = predictions[:, [model.classes.index(label) for label in classes]]
+    return Scored(labels, predictions)
+
+
+def labels_for(model: TabularModel, dataset: Dataset) -> np.ndarray:
+    """Return the target of all rows, as places in the model's classes or as numbers."""
+    return labels_of(column_of(dataset, model.target), model.target, model.classes)
+
+
+def _frame(batch: pa.RecordBatch) -> Any:
+    # As train read its own rows: decimals are numbers, not Python objects.
+    columns = {
+        name: column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+    return pa.table(columns).to_pandas()
