@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from penstock.components.training import frameworks
 from penstock.components.training.features import choose_columns, learn_features, matrix, native_names
 from penstock.components.training.folder import EXAMPLE_ROWS, write_model
 from penstock.components.training.frameworks import Job, Rows
-from penstock.components.training.hyperparameters import check
+from penstock.components.training.hyperparameters import by_place, check
 from penstock.components.training.target import learn_target
 from penstock.components.training.weights import class_factors, combined, row_weights
 
@@ -129,7 +130,10 @@ def fit(
         ),
         train=Rows(matrix(train, learned_features), labels, weights),
         eval=watched,
-        hyperparameters=settled,
+        hyperparameters={
+            name: by_place(name, value, columns) if name in row.constraints else value
+            for name, value in settled.items()
+        },
         max_rounds=max_rounds,
         early_stopping_rounds=stop,
         seed=seed,
@@ -188,4 +192,4 @@ def _in_range(argument: str, value: object, least: int) -> None:
 def _first_line(error: Exception) -> str:
     """Return what a framework says, without the time, file and stack trace that C++ libraries put around it."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[0].rpartition("Check failed: ")[2]
+    return re.sub(r"^\[\d\d:\d\d:\d\d\] \S+:\d+: |^Check failed: | at \S+, line \d+ *\.?$", "", lines[0])

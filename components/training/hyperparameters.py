@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.components._shared.errors import UserError
@@ -39,6 +39,29 @@ def check(given: Mapping[str, Any], known: Known, framework: str) -> dict[str, A
         names[canonical] = name
         checked[canonical] = _whole(value, known, name)
     return checked
+
+
+def by_place(name: str, value: Any, columns: Sequence[str]) -> Any:
+    """Return a constraint on features with column names replaced by the columns' places.
+
+    {"fare": 1} becomes a list with 1 at the place of fare and 0 elsewhere, [["fare", "minutes"]] a list of lists of
+    places.
+
+    Raises:
+        UserError: A name is no feature.
+    """
+
+    def place(column: Any) -> Any:
+        if isinstance(column, str) and column not in columns:
+            raise _refuse(f"{name} names {column!r}, which is no feature", f"The features are {', '.join(columns)}")
+        return columns.index(column) if isinstance(column, str) else column
+
+    if isinstance(value, Mapping):
+        given = {place(column): item for column, item in value.items()}
+        return [given.get(number, 0) for number in range(len(columns))]
+    if isinstance(value, list):
+        return [[place(column) for column in item] if isinstance(item, list) else item for item in value]
+    return value
 
 
 def _unknown(name: str, known: Known, framework: str) -> UserError:

@@ -102,6 +102,7 @@ class Framework:
         known: Hyperparameters, given the task and what the user gave.
         settled: Defaults filled in and values checked, once names are known to be right.
         rounds: Whether early stopping means something, given the settled hyperparameters.
+        constraints: Hyperparameters in which columns may be named: {column: value} or lists of lists of columns.
         max_categories: Categories that a feature may have, given the settled hyperparameters; None: any number.
         fit: Fits a model.
         refusals: Exceptions by which the framework refuses a value.
@@ -113,6 +114,7 @@ class Framework:
     known: Callable[[str, Mapping[str, Any]], Known]
     settled: Callable[[str, dict[str, Any]], dict[str, Any]]
     rounds: Callable[[dict[str, Any]], bool]
+    constraints: tuple[str, ...]
     max_categories: Callable[[dict[str, Any]], int | None]
     fit: Callable[[Job], Learned]
     refusals: tuple[type[Exception], ...]

@@ -144,6 +144,10 @@ def fit(job: Job) -> Learned:
     if job.task == "multiclass":
         parameters["num_class"] = job.classes
     train = _dataset(job, job.train, parameters, None)
+    asked = metric_names("metric", job.hyperparameters.get("metric"))
+    # LightGBM passes over the names of metrics that it does not know.
+    if asked and len(lightgbm.Booster(parameters, train).eval_train()) < len(asked):
+        raise lightgbm.basic.LightGBMError(f"metric {asked} names an unknown one")
     watched, names = [train], ["train"]
     if job.eval is not None:
         watched.append(_dataset(job, job.eval, parameters, train))
@@ -195,6 +199,7 @@ FRAMEWORK = Framework(
     settled=settled,
     # DART changes earlier trees in every round, so that there is no best round to go back to.
     rounds=lambda given: given.get("boosting") != "dart",
+    constraints=("monotone_constraints", "interaction_constraints"),
     max_categories=lambda given: None,
     fit=fit,
     refusals=(lightgbm.basic.LightGBMError, TypeError),

@@ -250,6 +250,7 @@ FRAMEWORK = Framework(
     known=known,
     settled=settled,
     rounds=boosts,
+    constraints=("monotonic_cst", "interaction_cst"),
     max_categories=lambda given: int(given.get("max_bins", 255)) if boosts(given) else None,
     fit=fit,
     refusals=(ValueError, TypeError),

@@ -99,6 +99,10 @@ def fit(job: Job) -> Learned:
     if metrics:
         # XGBoost watches the last one; ours is the first.
         parameters["eval_metric"] = [*metrics[1:], metrics[0]]
+    # Places, in the only form in which XGBoost takes them.
+    for name in FRAMEWORK.constraints:
+        if isinstance(parameters.get(name), list):
+            parameters[name] = str(tuple(parameters[name]) if name == "monotone_constraints" else parameters[name])
     if job.task == "multiclass":
         parameters["num_class"] = job.classes
     train = _matrix(job, job.train, None)
@@ -164,6 +168,7 @@ FRAMEWORK = Framework(
     settled=settled,
     # DART changes earlier trees in every round, so that there is no best round to go back to.
     rounds=lambda given: given.get("booster") != "dart",
+    constraints=("monotone_constraints", "interaction_constraints"),
     max_categories=lambda given: None,
     fit=fit,
     refusals=(xgboost.core.XGBoostError,),

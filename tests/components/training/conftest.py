@@ -1,8 +1,12 @@
 """Rows of which it is known what can be learned, and one model of every framework and task."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+# Threads that wait for each other on a busy machine cost these few rows more than they save. Read at import.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pyarrow as pa
 import pytest

@@ -2,8 +2,14 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import mlflow.models
 import numpy as np
@@ -177,3 +183,46 @@ def test_code_is_named_by_its_content(models):
     (code,) = (folder / "code").glob("*.py")
     assert code.stem == yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]["loader_module"]
     assert code.stem.startswith("penstock_tabular_")
+
+
+@pytest.mark.slow
+def test_mlflows_own_server_answers_a_request(models, tmp_path):
+    folder = models("lightgbm-multiclass")[0]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    bin_folder = Path(sys.executable).parent
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    environment["PATH"] = f"{bin_folder}:{environment['PATH']}"
+    command = [bin_folder / "mlflow", "models", "serve", "-m", folder, "--env-manager", "local", "-h", "127.0.0.1"]
+    server = subprocess.Popen(
+        [*command, "-p", str(port)],
+        cwd=tmp_path,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            (folder / "serving_input_example.json").read_bytes(),
+            {"Content-Type": "application/json"},
+        )
+        answer = None
+        deadline = time.monotonic() + 60
+        while answer is None:
+            try:
+                with urllib.request.urlopen(request, timeout=10) as response:
+                    answer = json.load(response)["predictions"]
+            except urllib.error.URLError:
+                assert time.monotonic() < deadline
+                assert server.poll() is None
+                time.sleep(0.2)
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    example = json.loads((folder / "input_example.json").read_text())
+    ours = load_model(folder, "test", "model").predict(pd.DataFrame(example["data"], columns=example["columns"]))
+    assert [[row[f"probability_{name}"] for name in ("cold", "neutral", "warm")] for row in answer] == ours.tolist()
+    assert [row["prediction"] for row in answer] == ["warm", "neutral", "cold", "warm", "neutral"]

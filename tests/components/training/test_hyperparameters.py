@@ -122,6 +122,7 @@ def test_values_that_do_not_fit_the_task_list_those_that_do(name, task, given, p
         ("xgboost", {"eta": "quick"}, "quick"),
         ("xgboost", {"eval_metric": "nonsense"}, "nonsense"),
         ("lightgbm", {"learning_rate": -1}, "learning_rate"),
+        ("lightgbm", {"metric": ["auc", "nonsense"]}, "nonsense"),
         ("lightgbm", {"max_bin": {"a": 1}}, "max_bin"),
         ("sklearn", {"max_depth": -3}, "max_depth"),
         ("sklearn", {"estimator": "logistic_regression", "solver": "guess"}, "solver"),
@@ -134,5 +135,6 @@ def test_what_a_framework_refuses_is_one_line_of_its_own_words(name, given, part
     assert message.startswith(f"train: hyperparameters: {name} refuses them: ")
     assert part in message
     assert "Stack trace" not in message
+    assert "/src/" not in message
     assert len(message) < 400
     assert not (tmp_path / "model").exists()
