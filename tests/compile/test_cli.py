@@ -274,9 +274,12 @@ def test_signal_ends_the_run_and_every_child(number: signal.Signals, code: int, 
     while len(processes_with(mark)) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(processes_with(mark)) >= 3
-    process.send_signal(number)
-    process.send_signal(number)  # the impatient press twice
-    _, errors = process.communicate(timeout=30)
+    try:
+        process.send_signal(number)
+        process.send_signal(number)  # the impatient press twice
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == code
     assert f"stopped by {number.name}; see out/runs/waiting-" in errors
     assert "Traceback" not in errors

@@ -1,11 +1,12 @@
 """Decides what runs when: nested scopes of tasks, one event at a time, on one thread.
 
 Commands run in other threads, each of which waits for one process; whatever ends comes back as an event. So nothing
-here needs a lock, and nothing polls.
+here needs a lock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import time
@@ -134,6 +135,12 @@ class Schedule:
         """End the run, from a signal handler or any thread; asked again, kill what still runs."""
         self._events.put(_StopRequest())
 
+    def _next_event(self) -> _Ended | _StopRequest:
+        # A signal that arrives just before a wait without end does not end it, and its handler never runs.
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._events.get(timeout=0.5)
+
     def run(self, parameters: Parameters, artifacts: Artifacts) -> Result:
         """Run everything and return what came of it.
 
@@ -148,7 +155,7 @@ class Schedule:
                 self._journal.flush()
                 if self._result:
                     return self._result
-                self._take(self._events.get())
+                self._take(self._next_event())
                 while not self._events.empty():
                     self._take(self._events.get())
         except BaseException:
