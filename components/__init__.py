@@ -1,12 +1,16 @@
 """Penstock's components: `from penstock.components import ingest, train`."""
 
+import os
+
 if __name__ != "penstock.components":
     raise ImportError(f"this package is penstock.components, not {__name__}: run `make setup`, then import it so")
 
-from penstock.components.evaluation.component import evaluate
-from penstock.components.ingestion.component import ingest
-from penstock.components.registry.component import register
-from penstock.components.training.component import train
-from penstock.components.validation.component import validate
+# Where KFP's executor runs a component, kfp.dsl has no decorators, and only the logic is wanted.
+if os.environ.get("_KFP_RUNTIME", "false") != "true":
+    from penstock.components.evaluation.component import evaluate
+    from penstock.components.ingestion.component import ingest
+    from penstock.components.registry.component import register
+    from penstock.components.training.component import train
+    from penstock.components.validation.component import validate
 
 __all__ = ["evaluate", "ingest", "register", "train", "validate"]

@@ -296,3 +296,28 @@ def test_server_that_stalls_is_given_up(make_model: Make, monkeypatch: pytest.Mo
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     message = refused(make_model(), registry=f"http://127.0.0.1:{silent_server}")
     assert "does not answer (timed out)" in message
+
+
+def test_component_hands_over_metrics_and_schema(make_model: Make, registry: str, tmp_path: Path) -> None:
+    from kfp import dsl
+
+    from penstock.components import register as component
+
+    (tmp_path / "schema").write_text("")
+    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
+    metrics.log_metric("auc", 0.7)
+    model, schema = dsl.Model(uri=str(make_model())), dsl.Artifact(uri=str(tmp_path / "schema"))
+    found = component.python_func(
+        model=model,
+        metrics=metrics,
+        schema=schema,
+        model_name="tips",
+        registry=registry,
+        run_id="a",
+        expected_version="",
+    )
+    assert found == ("1", "models:/tips/1", "")
+    found = component.python_func(model=model, metrics=metrics, model_name="tips", registry=registry, run_id="b")
+    assert found == ("2", "models:/tips/2", "1")
+    version = client(registry).get_model_version("tips", "1")
+    assert client(registry).get_run(version.run_id).data.metrics == {"auc": 0.7}
