@@ -73,7 +73,8 @@ def message(task: TaskRecord) -> str:
     """Return what a failed task said, without its own name before it."""
     if not task.error:
         return "it left no message; see its log"
-    return task.error.removeprefix(f"{task.name}: ")
+    # A display name may stand for the name that the component knows itself by.
+    return task.error.removeprefix(f"{task.name}: ").removeprefix(f"{task.path.rpartition('.')[2]}: ")
 
 
 def short(condition: str) -> str:
