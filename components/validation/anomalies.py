@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from tensorflow_metadata.proto.v0.anomalies_pb2 import Anomalies, AnomalyInfo, DriftSkewInfo
 from tensorflow_metadata.proto.v0.schema_pb2 import DatasetConstraints, Feature, Schema
@@ -13,7 +14,8 @@ from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatistics
 from penstock.components.validation import schemas, views
 from penstock.components.validation.comparators import compare, compare_sizes
 from penstock.components.validation.coverage import Unchecked, unimplemented
-from penstock.components.validation.rules import RULES, Finding, repair
+from penstock.components.validation.malformed import Finding, repair
+from penstock.components.validation.rules import RULES
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,12 @@ class Baselines:
 
     previous: DatasetFeatureStatistics | None = None
     serving: DatasetFeatureStatistics | None = None
+
+    @cached_property
+    def features(self) -> dict[str, dict[str, FeatureNameStatistics] | None]:
+        """The features of each by name, under the comparator that is for it."""
+        given = {"drift_comparator": self.previous, "skew_comparator": self.serving}
+        return {field: None if other is None else views.features(other) for field, other in given.items()}
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,15 @@ class Verdict:
     anomalies: Anomalies
     count: int
     unchecked: tuple[Unchecked, ...]
+
+
+@dataclass
+class _Found:
+    """What was found of one feature."""
+
+    findings: list[Finding] = field(default_factory=list)
+    measured: DriftSkewInfo = field(default_factory=DriftSkewInfo)
+    unchecked: list[Unchecked] = field(default_factory=list)
 
 
 def find(
@@ -59,14 +76,16 @@ def find(
         anomalies.data_missing = True
     else:
         seen = views.features(statistics)
-        for name in sorted(seen.keys() | {feature.name for feature in schema.feature if feature.name}):
-            findings, measured, skipped = _of_feature(name, seen.get(name), schema, environment, baselines)
-            unchecked += skipped
-            if findings:
-                _fill(anomalies.anomaly_info[_serialized(name)], findings, name)
-                count += len(findings)
-            if measured:
-                anomalies.drift_skew_info.append(measured)
+        demanded = {feature.name: feature for feature in reversed(schema.feature) if feature.name}
+        for name in sorted(seen.keys() | demanded.keys()):
+            found = _of_feature(demanded.get(name), seen.get(name), schema, environment, baselines)
+            unchecked += found.unchecked
+            if found.findings:
+                _fill(anomalies.anomaly_info[_serialized(name)], found.findings, name)
+                count += len(found.findings)
+            if found.measured.ListFields():
+                found.measured.path.step.append(name)
+                anomalies.drift_skew_info.append(found.measured)
     if findings := list(_of_dataset(statistics, schema.dataset_constraints, baselines)):
         _fill(anomalies.dataset_anomaly_info, findings)
         count += len(findings)
@@ -89,70 +108,59 @@ def _serialized(name: str) -> str:
 
 
 def _of_feature(
-    name: str, stats: FeatureNameStatistics | None, schema: Schema, environment: str, baselines: Baselines
-) -> tuple[list[Finding], DriftSkewInfo | None, list[Unchecked]]:
-    feature = next((feature for feature in schema.feature if feature.name == name), None)
+    feature: Feature | None, stats: FeatureNameStatistics | None, schema: Schema, environment: str, baselines: Baselines
+) -> _Found:
     if feature is None:
-        return (
-            [Finding(AnomalyInfo.SCHEMA_NEW_COLUMN, "New column", "The data have it, the schema does not.")],
-            None,
-            [],
-        )
+        return _Found([Finding(AnomalyInfo.SCHEMA_NEW_COLUMN, "New column", "The data have it, the schema does not.")])
     if not schemas.is_active(feature):
-        return [], None, []
+        return _Found()
     required = schemas.is_required(feature, schema, environment)
     if stats is None:
-        missing = Finding(
-            AnomalyInfo.SCHEMA_MISSING_COLUMN, "Column missing", "The schema demands it, the data lack it."
-        )
-        return [missing] * required, None, []
+        long = "The schema demands it, the data lack it."
+        return _Found([Finding(AnomalyInfo.SCHEMA_MISSING_COLUMN, "Column missing", long)] * required)
     whole, findings = repair(feature, schema)
+    found = _Found(findings)
     if whole is None:
-        return findings, None, []
+        return found
     if not views.common(stats).num_non_missing:
-        if required:
-            short = "Column missing"
-            findings.append(Finding(AnomalyInfo.FEATURE_TYPE_NOT_PRESENT, short, "No example has a value for it."))
-        return findings, None, []
+        long = "No example has a value for it."
+        found.findings += [Finding(AnomalyInfo.FEATURE_TYPE_NOT_PRESENT, "Column missing", long)] * required
+        return found
     if not schemas.is_in_environment(feature, schema, environment):
         long = f"The data have it, but the schema does not have it in the environment {environment}."
-        findings.append(Finding(AnomalyInfo.SCHEMA_NEW_COLUMN, "Column not in the environment", long))
-    for field, rule in RULES.items():
-        if whole.HasField(field):
-            findings += rule(whole, stats)
-    compared, measured, skipped = _compared(whole, stats, baselines)
-    return findings + compared, measured, [*skipped, *_cut_off(whole, stats)]
+        found.findings.append(Finding(AnomalyInfo.SCHEMA_NEW_COLUMN, "Column not in the environment", long))
+    for name, rule in RULES.items():
+        if whole.HasField(name):
+            found.findings += rule(whole, stats)
+    _compare(whole, stats, baselines, found)
+    found.unchecked += _cut_off(whole, stats)
+    return found
 
 
-def _compared(
-    feature: Feature, stats: FeatureNameStatistics, baselines: Baselines
-) -> tuple[list[Finding], DriftSkewInfo | None, list[Unchecked]]:
-    measured, findings, skipped = DriftSkewInfo(), [], []
-    measured.path.step.append(feature.name)
-    for field, statistics, names, target in (
-        ("drift_comparator", baselines.previous, ("current", "previous"), measured.drift_measurements),
-        ("skew_comparator", baselines.serving, ("training", "serving"), measured.skew_measurements),
+def _compare(feature: Feature, stats: FeatureNameStatistics, baselines: Baselines, found: _Found) -> None:
+    for comparator, names, measurements in (
+        ("drift_comparator", ("current", "previous"), found.measured.drift_measurements),
+        ("skew_comparator", ("training", "serving"), found.measured.skew_measurements),
     ):
-        if statistics is None or not feature.HasField(field):
+        others = baselines.features[comparator]
+        if others is None or not feature.HasField(comparator):
             continue
-        other = views.features(statistics).get(feature.name)
-        comparison = compare(getattr(feature, field), stats, other, names)
-        findings += comparison.findings
-        target.extend(comparison.measurements)
-        skipped += [Unchecked(feature.name, f"{field}.{measure}", reason) for measure, reason in comparison.unchecked]
-    some = measured.drift_measurements or measured.skew_measurements
-    return findings, measured if some else None, skipped
+        comparison = compare(getattr(feature, comparator), stats, others.get(feature.name), names)
+        found.findings += comparison.findings
+        measurements.extend(comparison.measurements)
+        for measure, reason in comparison.unchecked:
+            found.unchecked.append(Unchecked(feature.name, f"{comparator}.{measure}", reason))
 
 
 def _without_baseline(schema: Schema, baselines: Baselines) -> Iterator[Unchecked]:
-    for field, argument, given in (
-        ("drift_comparator", "previous_statistics", baselines.previous),
-        ("skew_comparator", "serving_statistics", baselines.serving),
+    for comparator, argument in (
+        ("drift_comparator", "previous_statistics"),
+        ("skew_comparator", "serving_statistics"),
     ):
-        if given is None:
+        if baselines.features[comparator] is None:
             for feature in schema.feature:
-                if feature.HasField(field) and schemas.is_active(feature):
-                    yield Unchecked(feature.name, field, f"no {argument} are given")
+                if feature.HasField(comparator) and schemas.is_active(feature):
+                    yield Unchecked(feature.name, comparator, f"no {argument} are given")
     if schema.dataset_constraints.HasField("num_examples_drift_comparator") and baselines.previous is None:
         yield Unchecked("", "dataset_constraints.num_examples_drift_comparator", "no previous_statistics are given")
 

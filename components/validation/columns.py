@@ -79,6 +79,7 @@ def connect(dataset: Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         connection.execute(f"SET temp_directory = '{spill}'")
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
         connection.execute(f"CREATE VIEW parts AS FROM {parts}")
         names = [name for name, *_ in connection.execute("DESCRIBE parts").fetchall()]
         cells = ", ".join(f'"{name.replace(chr(34), chr(34) * 2)}" AS c{i}' for i, name in enumerate(names))

@@ -11,7 +11,7 @@ from tensorflow_metadata.proto.v0.schema_pb2 import FeatureComparator
 from tensorflow_metadata.proto.v0.statistics_pb2 import FeatureNameStatistics, Histogram
 
 from penstock.components.validation import distances, views
-from penstock.components.validation.rules import Finding
+from penstock.components.validation.malformed import Finding
 
 _HISTOGRAMS = {
     schema_pb2.HistogramSelection.DEFAULT: Histogram.STANDARD,

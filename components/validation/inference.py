@@ -45,7 +45,8 @@ def _give_domain(feature: Feature, stats: FeatureNameStatistics, schema: Schema)
             feature.bool_domain.SetInParent()
         return
     values = sorted(views.frequencies(stats))
-    if not values or stats.string_stats.invalid_utf8_count:
+    # TFDV goes by the values that the statistics list even where there are more; nothing could hold the others to it.
+    if not values or stats.string_stats.invalid_utf8_count or stats.string_stats.unique > len(values):
         return
     if bools := _as_bools(values):
         feature.bool_domain.CopyFrom(bools)

@@ -8,141 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_metadata.proto.v0.anomalies_pb2 import AnomalyInfo
-from tensorflow_metadata.proto.v0.schema_pb2 import Feature, Schema
+from tensorflow_metadata.proto.v0.schema_pb2 import Feature
 from tensorflow_metadata.proto.v0.statistics_pb2 import FeatureNameStatistics
 
-from penstock.components.validation import schemas, views
+from penstock.components.validation import views
+from penstock.components.validation.malformed import Finding
 
 _NAMED_VALUES = 20
 _TOLERANCE = 1e-9  # of shares that were computed as differences
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that is wrong: an AnomalyInfo.Type, what it is in a few words, and in a sentence."""
-
-    type: int
-    short: str
-    long: str
-
-
 Rule = Callable[[Feature, FeatureNameStatistics], Iterable[Finding]]
-
-_DOMAIN_TYPES = {
-    "domain": {schema_pb2.BYTES},
-    "string_domain": {schema_pb2.BYTES},
-    "bool_domain": {schema_pb2.INT, schema_pb2.BYTES, schema_pb2.FLOAT},
-    "int_domain": {schema_pb2.INT, schema_pb2.BYTES},
-    "float_domain": {schema_pb2.FLOAT, schema_pb2.BYTES},
-    "struct_domain": {schema_pb2.STRUCT},
-    "natural_language_domain": {schema_pb2.INT, schema_pb2.BYTES},
-    "image_domain": {schema_pb2.BYTES},
-    "mid_domain": {schema_pb2.BYTES},
-    "url_domain": {schema_pb2.BYTES},
-    "time_domain": {schema_pb2.INT, schema_pb2.BYTES},
-}
-
-
-def repair(feature: Feature, schema: Schema) -> tuple[Feature | None, list[Finding]]:
-    """Return a feature with its named domain filled in and without demands that make no sense, and what these were.
-
-    Where nothing is left that could be checked, the feature is None.
-    """
-    fixed = Feature()
-    fixed.CopyFrom(feature)
-    findings: list[Finding] = []
-
-    def wrong(kind: int, short: str, long: str = "") -> None:
-        findings.append(Finding(kind, short, long or f"{short}."))
-
-    if not fixed.HasField("type"):
-        if fixed.WhichOneof("domain_info") not in ("domain", "string_domain"):
-            wrong(
-                AnomalyInfo.FEATURE_MISSING_TYPE,
-                "No type in the schema",
-                "The schema gives the feature no type, so nothing is checked.",
-            )
-            return None, findings
-        wrong(
-            AnomalyInfo.FEATURE_MISSING_TYPE,
-            "No type in the schema",
-            "The schema gives the feature no type; its domain implies BYTES.",
-        )
-        fixed.type = schema_pb2.BYTES
-    for problem in _malformed_bounds(fixed):
-        wrong(AnomalyInfo.INVALID_SCHEMA_SPECIFICATION, problem)
-    if any(dim.size <= 0 for dim in fixed.shape.dim):
-        wrong(AnomalyInfo.INVALID_SCHEMA_SPECIFICATION, "Sizes of a shape must be positive")
-        fixed.ClearField("shape")
-    domain = fixed.WhichOneof("domain_info")
-    if domain in _DOMAIN_TYPES and fixed.type not in _DOMAIN_TYPES[domain]:
-        kind = schema_pb2.FeatureType.Name(fixed.type)
-        wrong(
-            AnomalyInfo.DOMAIN_INVALID_FOR_TYPE,
-            "Domain does not suit the type",
-            f"A {domain} does not suit the type {kind}.",
-        )
-        fixed.ClearField(domain)
-    elif domain == "domain" and (named := schemas.string_domain(fixed.domain, schema)):
-        fixed.string_domain.CopyFrom(named)
-    elif domain == "domain":
-        known = ", ".join(sorted(known.name for known in schema.string_domain)) or "none"
-        wrong(
-            AnomalyInfo.INVALID_DOMAIN_SPECIFICATION,
-            "No such domain",
-            f"The schema defines no string_domain {fixed.domain!r}; it defines {known}.",
-        )
-        fixed.ClearField("domain")
-    elif domain == "bool_domain":
-        both = fixed.bool_domain.HasField("true_value") and fixed.bool_domain.HasField("false_value")
-        if both and fixed.bool_domain.true_value == fixed.bool_domain.false_value:
-            wrong(
-                AnomalyInfo.INVALID_DOMAIN_SPECIFICATION,
-                "Malformed bool domain",
-                f"True and false are the same value, {fixed.bool_domain.true_value!r}.",
-            )
-    if repeated := _repeated(fixed.string_domain.value):
-        wrong(
-            AnomalyInfo.INVALID_DOMAIN_SPECIFICATION,
-            "Malformed string domain",
-            f"Values given twice: {', '.join(repeated)}.",
-        )
-    if fixed.HasField("distribution_constraints") and not fixed.HasField("string_domain"):
-        wrong(
-            AnomalyInfo.INVALID_SCHEMA_SPECIFICATION,
-            "distribution_constraints without a string domain",
-            "distribution_constraints need a domain or string_domain.",
-        )
-        fixed.ClearField("distribution_constraints")
-    return fixed, findings
-
-
-def _malformed_bounds(fixed: Feature) -> Iterator[str]:
-    if fixed.presence.min_fraction < 0:
-        fixed.presence.ClearField("min_fraction")
-        yield "presence.min_fraction must not be negative"
-    if fixed.presence.min_fraction > 1:
-        fixed.presence.min_fraction = 1
-        yield "presence.min_fraction must not be above 1"
-    for label, count in [("value_count", fixed.value_count)] * fixed.HasField("value_count") + [
-        ("value_counts", count) for count in fixed.value_counts.value_count
-    ]:
-        if count.min < 0:
-            count.ClearField("min")
-            yield f"{label}.min must not be negative"
-        if count.HasField("max") and count.max < count.min:
-            count.max = count.min
-            yield f"{label}.max must not be below min"
-
-
-def _repeated(values: Iterable[str]) -> list[str]:
-    seen: set[str] = set()
-    return [value for value in values if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
 
 
 def _lengths(stats: FeatureNameStatistics) -> list[tuple[int, int]]:

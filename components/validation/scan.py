@@ -6,8 +6,9 @@ exact, so threads may share them; what is not is told in numeric.py.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -18,6 +19,7 @@ from penstock.components.validation.columns import Column, columns, connect, sel
 from penstock.components.validation.numeric import Numbers, measure
 
 RANKED_VALUES = 1000
+_COLUMNS_A_PASS = 25  # what a query of many more aggregates takes in memory is out of proportion
 _FREQUENCY_BYTES = 256 << 20  # of the table of one pass over a column's distinct values
 
 
@@ -71,56 +73,69 @@ def scan(dataset: Dataset, schema: Schema | None = None) -> list[Described]:
         return []
     with connect(dataset) as connection:
         found = columns(connection, schema)
-        valency = {column.name: _valency(connection, column, dataset.rows) for column in found if column.listed}
-        scalars = [column for column in found if not column.listed]
-        valency |= _presence(connection, scalars, dataset.rows)
         numbers: dict[str, Numbers] = {}
-        for relation, group in _by_relation(column for column in found if not column.counted).items():
+        values: dict[str, Values] = {}
+        for relation, group in _groups(column for column in found if not column.counted):
             numbers |= measure(connection, relation, group, dataset.rows)
+        for relation, group in _groups(column for column in found if column.counted):
+            values |= _count(connection, relation, group)
         return [
-            Described(
-                column,
-                valency[column.name],
-                numbers.get(column.name),
-                _values(connection, column) if column.counted else None,
-            )
+            _described(connection, column, numbers.get(column.name), values.get(column.name), dataset.rows)
             for column in found
         ]
 
 
-def _by_relation(columns: Iterable[Column]) -> dict[str, list[Column]]:
-    groups: dict[str, list[Column]] = {}
-    for column in columns:
-        groups.setdefault(column.relation, []).append(column)
-    return groups
-
-
-def _presence(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], rows: int) -> dict[str, Valency]:
-    if not columns:
-        return {}
-    counts = select_one(connection, (f"count({column.cell})" for column in columns), "rows")
-    return {
-        column.name: Valency(present, rows - present, {1: present} if present else {})
-        for column, present in zip(columns, counts, strict=True)
-    }
-
-
-def _valency(connection: duckdb.DuckDBPyConnection, column: Column, rows: int) -> Valency:
-    cell = column.cell
-    lengths = dict(select(connection, f"len({cell}), count(*)", f"rows WHERE {cell} IS NOT NULL GROUP BY 1"))
+def _described(
+    connection: duckdb.DuckDBPyConnection, column: Column, numbers: Numbers | None, values: Values | None, rows: int
+) -> Described:
+    if column.listed:
+        lengths = _lengths(connection, column)
+    else:
+        present = numbers.extremes.count if numbers else values.count if values else 0
+        lengths = {1: present} if present else {}
     present = sum(lengths.values())
-    return Valency(present, rows - present, lengths)
+    return Described(column, Valency(present, rows - present, lengths), numbers, values)
 
 
-def _values(connection: duckdb.DuckDBPyConnection, column: Column) -> Values:
+def _groups(columns: Iterable[Column]) -> Iterator[tuple[str, list[Column]]]:
+    for relation, group in itertools.groupby(sorted(columns, key=_relation), key=_relation):
+        together = list(group)
+        for start in range(0, len(together), _COLUMNS_A_PASS):
+            yield relation, together[start : start + _COLUMNS_A_PASS]
+
+
+def _relation(column: Column) -> str:
+    return column.relation
+
+
+def _lengths(connection: duckdb.DuckDBPyConnection, column: Column) -> dict[int, int]:
+    cell = column.cell
+    return dict(select(connection, f"len({cell}), count(*)", f"rows WHERE {cell} IS NOT NULL GROUP BY 1"))
+
+
+def _count(connection: duckdb.DuckDBPyConnection, relation: str, columns: Sequence[Column]) -> dict[str, Values]:
+    facts: list[str] = []
+    for column in columns:
+        value = column.value
+        length = f"octet_length({value})" if column.binary else f"strlen({value})"
+        invalid = f"count(*) FILTER (try(decode({value})) IS NULL AND {value} IS NOT NULL)" if column.binary else "0"
+        facts += (f"count({value})", f"coalesce(sum({length}), 0)", f"approx_count_distinct({value})", invalid)
+    found = select_one(connection, facts, relation)
+    values = {}
+    for column in columns:
+        count, total, distinct, invalid = (next(found) for _ in range(4))
+        width = total / count if count else 0.0
+        unique, ranked = _frequencies(connection, column, distinct * (width + 64))
+        values[column.name] = Values(count, width, unique, invalid, ranked)
+    return values
+
+
+def _frequencies(
+    connection: duckdb.DuckDBPyConnection, column: Column, size: float
+) -> tuple[int, tuple[tuple[str | bytes, int], ...]]:
     value = column.value
-    length = f"octet_length({value})" if column.binary else f"strlen({value})"
-    invalid = f"count(*) FILTER (try(decode({value})) IS NULL AND {value} IS NOT NULL)" if column.binary else "0"
-    facts = (f"count({value})", f"coalesce(sum({length}), 0)", f"approx_count_distinct({value})", invalid)
-    count, total, distinct, bad = select_one(connection, facts, column.relation)
-    width = total / count if count else 0.0
     # As many passes as keep the table of values small; each counts its share of the values, so the counts are exact.
-    passes = max(1, math.ceil(distinct * (width + 64) / _FREQUENCY_BYTES))
+    passes = max(1, math.ceil(size / _FREQUENCY_BYTES))
     unique = 0
     ranked: list[tuple[str | bytes, int]] = []
     for turn in range(passes):
@@ -136,4 +151,4 @@ def _values(connection: duckdb.DuckDBPyConnection, column: Column) -> Values:
         unique += rows[0][2] if rows else 0
         ranked += [(row[0], row[1]) for row in rows]
     ranked.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
-    return Values(count, width, unique, bad, tuple(ranked[:RANKED_VALUES]))
+    return unique, tuple(ranked[:RANKED_VALUES])

@@ -39,6 +39,8 @@ ONE = "shape { dim { size: 1 } }"
         (["17", "-4"], f"{PRESENT} type: BYTES int_domain {{ }} {ONE}"),
         ([f"w{i}" for i in range(100)], f'{PRESENT} type: BYTES domain: "x" {ONE}'),
         ([f"w{i}" for i in range(101)], f"{PRESENT} type: BYTES {ONE}"),
+        ([f"{i}" for i in range(1000)], f"{PRESENT} type: BYTES int_domain {{ }} {ONE}"),
+        ([f"{i}" for i in range(1001)], f"{PRESENT} type: BYTES {ONE}"),
         (pa.array([b"a", b"\xff"], pa.binary()), f"{PRESENT} type: BYTES {ONE}"),
         (pa.nulls(2, pa.string()), "type: BYTES presence { min_count: 0 }"),
     ],
