@@ -1,0 +1,1 @@
+"""Synthetic data of known shape, for machines that have none yet."""
