@@ -41,7 +41,9 @@ class LinkedEditable(editable_wheel):  # type: ignore[misc]
         except OSError as error:
             self.announce(f"no symbolic links here ({error}); editors may not see penstock", level=3)
         else:
-            self.distribution.package_dir = {"": ".links"}
+            self.package_dir = self.distribution.package_dir = {"": ".links"}
+            # With the namespace among the packages, setuptools sees that one folder on the path serves them all.
+            self.distribution.packages = ["penstock", *packages()]
         super().run()
 
 
