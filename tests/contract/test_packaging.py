@@ -1,0 +1,35 @@
+"""The folders of the tree are the packages of the wheel."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("components", "pipelines", "compile")
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_folders_and_no_test(tmp_path):
+    source = tmp_path / "source"
+    subprocess.run(["git", "clone", "-q", ROOT, source], check=True)
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, source]
+    subprocess.run(build, check=True, capture_output=True)
+    [wheel], [sdist] = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    in_git = subprocess.run(["git", "ls-files", *FOLDERS], cwd=source, capture_output=True, text=True, check=True)
+    expected = {f"penstock/{name}" for name in in_git.stdout.splitlines() if not name.endswith(".md")}
+    with zipfile.ZipFile(wheel) as archive:
+        assert {name for name in archive.namelist() if ".dist-info/" not in name} == expected
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name.removeprefix("penstock/") for name in expected} <= names
+
+
+def test_the_editable_install_is_a_folder_of_links_that_type_checkers_follow():
+    from penstock import components
+
+    assert Path(components.__file__).resolve() == ROOT / "components" / "__init__.py"
+    assert {path.name for path in (ROOT / ".links" / "penstock").iterdir()} == set(FOLDERS)
