@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 # MLflow reads these when it is imported or called. Left alone, a server that does not answer is waited for for
@@ -36,8 +37,9 @@ FORMS = "sqlite:////data/mlflow.db (a file) or https://mlflow.example.com (a ser
 DATABASE_DEADLINE = 120.0  # seconds to wait while another process sets up the same SQLite file
 LONGEST_NAME = 200
 
+# What fails is raised; logged as well, one line for the user would become a page.
 for _logger in ("mlflow", "alembic"):
-    logging.getLogger(_logger).setLevel(logging.ERROR)
+    logging.getLogger(_logger).setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -198,29 +200,47 @@ def _database(uri: str) -> Path | None:
 @contextmanager
 def _setup(database: Path | None, component: str) -> Iterator[None]:
     # The first to open a SQLite file creates its tables, which takes seconds; two at once would break each other.
+    # The lock file then names the file that is ready.
     if database is None:
+        yield
+        return
+    lock = database.with_name(database.name + ".setup-lock")
+    if _ready(database, lock):
         yield
         return
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
-        lock = database.with_name(database.name + ".setup-lock").open("w")
+        file = lock.open("a")
     except OSError as error:
         raise UserError(
             component, "registry", f"{database} cannot be written ({error.strerror})", "Give another place"
         ) from None
-    with lock:
-        deadline = time.monotonic() + DATABASE_DEADLINE
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        component,
-                        "registry",
-                        f"another process has been setting up {database} for {DATABASE_DEADLINE:g} s",
-                        "Run the step again when it is done",
-                    ) from None
-                time.sleep(0.05)
+    with file:
+        _wait_for(file, database, component)
         yield
+        file.truncate(0)
+        file.write(str(database.stat().st_ino))
+
+
+def _ready(database: Path, lock: Path) -> bool:
+    try:
+        return lock.read_text() == str(database.stat().st_ino)
+    except OSError:
+        return False
+
+
+def _wait_for(file: TextIO, database: Path, component: str) -> None:
+    deadline = time.monotonic() + DATABASE_DEADLINE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    component,
+                    "registry",
+                    f"another process has been setting up {database} for {DATABASE_DEADLINE:g} s",
+                    "Run the step again when it is done",
+                ) from None
+            time.sleep(0.05)

@@ -57,6 +57,8 @@ def _metrics(built: Report, found: Mapping[str, Any]) -> None:
     columns = ["metric", "value", _interval_title(found), *(["champion", "difference"] if theirs else []), "better", ""]
     rows = []
     for name, entry in found["metrics"].items():
+        if name == "rows":
+            continue
         row = [name, entry["value"], _range(entry)]
         if theirs:
             apart = theirs[name].get("difference")

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from penstock.components._shared.errors import UserError
 
-MOST = 20  # slices of a column, beside "null" and "other"
+MOST = 20  # slices of a column, beside "other"
 BINS = 5  # of a number or a time with more distinct values than that
 NULL, OTHER = "null", "other"
 
@@ -83,7 +83,8 @@ def cut(column: pa.ChunkedArray, name: str, argument: str) -> Sliced:
     if distinct > MOST and (ordered or pa.types.is_temporal(kind)):
         return Sliced(_bins(flat, name), values, f"{distinct:,} distinct values, cut into bins")
     largest = sorted(counts.to_pylist(), key=lambda entry: (-entry["counts"], entry["values"]))
-    kept = [entry["values"] for entry in largest[:MOST]]
+    # A value that is itself called "other" goes where the rest goes.
+    kept = [entry["values"] for entry in largest if entry["values"] != OTHER][:MOST]
     if distinct <= MOST:
         present = pc.unique(flat)
         kept = pc.fill_null(_text(present.take(pc.sort_indices(present))), NULL).unique().to_pylist()

@@ -36,8 +36,8 @@ def register(
         platform: Kind of registry: "mlflow".
         registry: URI of the registry. Empty: the environment's, or the local run folder's.
         alias: Alias to move to the new version: "champion" or "challenger". Empty: none.
-        expected_version: Version that the alias must still point to, as evaluate returns it; "" where there was none.
-            "any": the one it points to when registration starts.
+        expected_version: Version that the alias must still point to, as evaluate returns it for the champion; "" where
+            there was none. "any": the one it points to when registration starts.
         reason: Why the model was blessed.
         run_id: Run that made the model.
         spec_sha256: SHA-256 of the compiled pipeline. `penstock run` and `penstock submit` fill it in.

@@ -53,6 +53,13 @@ def test_many_texts_leave_the_largest_and_fold_the_rest() -> None:
     assert sorted(np.concatenate([part.places for part in found.slices])) == list(range(len(values)))
 
 
+def test_value_called_other_is_folded_with_the_rest() -> None:
+    found = sliced(["other"] * 50 + [f"v{i:02}" for i in range(25)])
+    assert [part.name for part in found.slices] == [f"v{i:02}" for i in range(20)] + ["other"]
+    assert len(found.slices[-1].places) == 55
+    assert [part.name for part in sliced(["other", "a"]).slices] == ["a", "other"]
+
+
 def test_many_numbers_are_cut_into_bins_of_equal_rows() -> None:
     found = sliced([*range(100), None])
     assert {part.name: len(part.places) for part in found.slices} == {

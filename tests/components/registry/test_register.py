@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,6 +251,25 @@ def test_metric_that_is_not_finite_is_refused(make_model: Make, registry: str, v
 def test_place_that_cannot_be_written_is_one_line(make_model: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refused(make_model(), registry=f"sqlite:///{tmp_path}/file/mlflow.db")
+
+
+def test_database_that_took_the_place_of_another_is_set_up_anew(make_model: Make, registry: str) -> None:
+    register(make_model(), {}, model_name="tips", registry=registry)
+    database = Path(registry.removeprefix("sqlite:///"))
+    database.rename(database.with_name("old.db"))
+    registered = subprocess.run(  # a process that knows nothing of the old one
+        [
+            sys.executable,
+            "-c",
+            f"from penstock.components._shared.mlflow_registry import open_registry as o; "
+            f"print(o({registry!r}, 'test').aliases('tips'))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert registered.stdout == "{}\n"
+    assert registered.stderr == ""
 
 
 def test_file_that_is_no_database_is_one_line(make_model: Make, tmp_path: Path) -> None:
