@@ -16,6 +16,7 @@ from penstock.components._shared.dataset import Dataset
 from penstock.components._shared.errors import UserError
 
 MEMORY_LIMIT = "1GiB"
+MOST_THREADS = 16  # each holds buffers of its own, and the limit is for all of them together
 
 INT, FLOAT, STRING = (
     statistics_pb2.FeatureNameStatistics.INT,
@@ -80,6 +81,8 @@ def connect(dataset: Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.execute(f"SET temp_directory = '{spill}'")
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")
+        threads = select(connection, "current_setting('threads')", "range(1)")[0][0]
+        connection.execute(f"SET threads = {min(threads, MOST_THREADS)}")
         connection.execute(f"CREATE VIEW parts AS FROM {parts}")
         names = [name for name, *_ in connection.execute("DESCRIBE parts").fetchall()]
         cells = ", ".join(f'"{name.replace(chr(34), chr(34) * 2)}" AS c{i}' for i, name in enumerate(names))

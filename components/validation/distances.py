@@ -62,7 +62,7 @@ def _divergence(a: Sequence[float], b: Sequence[float]) -> float:
     divergence = 0.0
     for p, q in zip((x / total_a for x in a), (x / total_b for x in b), strict=True):
         middle = (p + q) / 2
-        divergence += sum(share * math.log2(share / middle) for share in (p, q) if share > 0)
+        divergence += sum(share * math.log2(share / middle) for share in (p, q) if share and middle)
     return min(max(divergence / 2, 0.0), 1.0)
 
 

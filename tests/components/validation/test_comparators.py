@@ -1,9 +1,13 @@
 """Drift and skew."""
 
 import pytest
+from google.protobuf import text_format
 from scipy.spatial.distance import jensenshannon
 from tensorflow_metadata.proto.v0.anomalies_pb2 import DriftSkewInfo
+from tensorflow_metadata.proto.v0.schema_pb2 import Schema
+from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatistics
 
+from penstock.components.validation.anomalies import Baselines, find
 from penstock.components.validation.comparators import divergence
 
 WORDS = {"x": ["a"] * 6 + ["b"] * 4}
@@ -116,3 +120,25 @@ def test_bools_described_with_and_without_a_schema_compare(statistics_of, verdic
     assert counted.HasField("string_stats")
     assert measured.HasField("num_stats")
     assert divergence(counted, measured) == pytest.approx(0)
+
+
+def test_statistics_that_others_wrote_serve_as_a_baseline(statistics_of):
+    previous = text_format.Parse(
+        """
+        num_examples: 4
+        features {
+          name: "x" type: STRING
+          string_stats {
+            common_stats { num_non_missing: 4 min_num_values: 1 max_num_values: 1 avg_num_values: 1 }
+            unique: 2
+            rank_histogram { buckets { label: "a" sample_count: 3 } buckets { label: "b" sample_count: 1 } }
+          }
+        }
+        features { name: "nothing is known of it" type: INT }
+        """,
+        DatasetFeatureStatistics(),
+    )
+    demands = text_format.Parse(schema("infinity_norm { threshold: 0.1 }"), Schema())
+    verdict = find(statistics_of({"x": ["a", "b"]}), demands, baselines=Baselines(previous=previous))
+    assert verdict.anomalies.drift_skew_info[0].drift_measurements[0].value == pytest.approx(0.25)
+    assert find(previous, demands).count == 0  # and as the data at hand
