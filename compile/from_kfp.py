@@ -62,15 +62,15 @@ def parse(document: str | Mapping[str, Any], name: str = "the spec") -> graph.Pi
 
 
 def integral(value: Any) -> Any:
-    """Return a value of the IR with numbers that stand for integers as integers, also inside lists and dicts.
+    """Return a value of the IR with numbers that stand for integers as integers, at any depth, and keys in order.
 
     Args:
-        value: JSON value whose numbers have gone through doubles.
+        value: JSON value that has gone through a message: its numbers are doubles, its keys in no order.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_INTEGER:
         return int(value)
     if isinstance(value, dict):
-        return {key: integral(item) for key, item in value.items()}
+        return {key: integral(value[key]) for key in sorted(value)}
     if isinstance(value, list):
         return [integral(item) for item in value]
     return value
@@ -211,7 +211,7 @@ class _Reader:
             if (settings := _to_value(found.deployment_spec.executors[spec.executor_label]))
         }
         for single in spec.single_platform_specs:
-            platforms[single.platform] = json_format.MessageToDict(single)
+            platforms[single.platform] = _to_value(single)
         passthroughs = [
             messages().TaskConfigPassthroughType.TaskConfigPassthroughTypeEnum.Name(item.field)
             for item in spec.task_config_passthroughs

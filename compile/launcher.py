@@ -805,10 +805,16 @@ def _copy(where: str, source: Path, target: Path) -> None:
 
 
 class Stop:
-    """Ends, from any thread, all processes that were started under it, and all waits."""
+    """Ends, from any thread, all processes that were started under it, and all waits.
 
-    def __init__(self, grace: float = 10.0) -> None:
+    Args:
+        grace: Seconds between SIGTERM and SIGKILL.
+        watch: Told of each process group: True when it begins, False when nothing of it is left.
+    """
+
+    def __init__(self, grace: float = 10.0, watch: Callable[[int, bool], None] | None = None) -> None:
         self.grace = grace
+        self.watch = watch or (lambda group, alive: None)
         self._requested = threading.Event()
         self._lock = threading.Lock()
         self._processes: set[Process] = set()
@@ -853,7 +859,8 @@ class Stop:
 class Process:
     """A command in a session and process group of its own, so that nothing it starts outlives it."""
 
-    def __init__(self, line: Sequence[str], env: Mapping[str, str], folder: Path, output: Any) -> None:
+    def __init__(self, line: Sequence[str], env: Mapping[str, str], folder: Path, output: Any, stop: Stop) -> None:
+        self._stop = stop
         self._lock = threading.Lock()
         self._over = False
         self._timers: list[threading.Timer] = []
@@ -867,6 +874,7 @@ class Process:
             start_new_session=True,
         )
         self.stdout = self._popen.stdout
+        stop.watch(self._popen.pid, True)
 
     def wait(self) -> int:
         """Return its exit code, negative for a signal, once it has ended and what it left running is killed."""
@@ -878,6 +886,7 @@ class Process:
             self._popen.wait()
         with self._lock:
             self._signal(signal.SIGKILL)
+            self._stop.watch(self._popen.pid, False)
             code = self._popen.wait()
             self._over = True
         for timer in self._timers:
@@ -938,7 +947,7 @@ def run_process(
     late = threading.Event()
     with log.open("ab") as file:
         try:
-            process = Process(line, env, folder, subprocess.PIPE if stream else file)
+            process = Process(line, env, folder, subprocess.PIPE if stream else file, stop)
         except (OSError, ValueError) as error:
             missing = isinstance(error, FileNotFoundError)
             reason = "is not there" if missing else f"cannot be started: {getattr(error, 'strerror', None) or error}"
@@ -993,7 +1002,7 @@ def failure(code: int, log: Path, start: int = 0) -> str:
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         lines = []
-    lines = [line.rstrip() for line in lines if line.strip()]
+    lines = [line.rstrip() for line in _without_executor(lines) if line.strip()]
     if code == USER_ERROR_EXIT_CODE:
         own = [line for line in lines if line.startswith("error: ")]
         if own:
@@ -1011,6 +1020,16 @@ def failure(code: int, log: Path, start: int = 0) -> str:
         if ends:
             return " ".join(" ".join(lines[ends[0] : ends[0] + 3]).split())[:1000]
     return f"exit code {code}" + (f": {lines[-1].strip()[:500]}" if lines else "")
+
+
+def _without_executor(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the lines without what KFP's executor says, its input over several of them."""
+    inside = False
+    for line in lines:
+        inside = inside or line.endswith("Got executor_input:")
+        if not inside and not line.startswith("[KFP Executor "):
+            yield line
+        inside = inside and line != "}"
 
 
 # The whole

@@ -21,6 +21,7 @@ from penstock.compile import from_kfp, graph, launcher
 from penstock.compile import parameters as parameters_of
 from penstock.compile.errors import PenstockError
 from penstock.compile.targets.local import convert, features, report
+from penstock.compile.targets.local.guard import Guard
 from penstock.compile.targets.local.journal import Journal, now
 from penstock.compile.targets.local.record import RunRecord, State, Values
 from penstock.compile.targets.local.schedule import Schedule
@@ -86,32 +87,41 @@ def run(
         tasks=(),
     )
     journal = Journal(record, observe)
-    stop = launcher.Stop()
-    env = _environment(root, here)
-    execute = functools.partial(_execute, env=env, stop=stop)
-    schedule = Schedule(
-        pipeline, journal, execute, jobs=jobs, names=_names(folder, record.started), here=here, stop=stop
-    )
+    own = {name: value for name, value in values.items() if name in pipeline.inputs.parameters}
     received: list[int] = []
-    with _signals(received, schedule.request_stop):
-        own = {name: value for name, value in values.items() if name in pipeline.inputs.parameters}
-        try:
-            result = schedule.run(own, artifacts)
-        except BaseException as bug:
-            journal.cancel()
-            journal.end(State.CANCELLED, Values(), f"{type(bug).__name__}: {bug}")
-            with contextlib.suppress(Exception):
-                journal.flush()
-            raise
-        state, error = result.state, result.error
-        if received and state is not State.SUCCEEDED:
-            state, error = State.CANCELLED, f"ended by {signal.Signals(received[0]).name}"
-        journal.end(state, journal.values(result.parameters, result.artifacts), error)
-        journal.flush()
-        report.write(journal.record, folder)
+    with Guard() as guard:
+        stop = launcher.Stop(watch=guard.watch)
+        execute = functools.partial(_execute, env=_environment(root, here), stop=stop)
+        names = _names(folder, record.started)
+        schedule = Schedule(pipeline, journal, execute, jobs=jobs, names=names, here=here, stop=stop)
+        with _signals(received, schedule.request_stop):
+            _carry_out(schedule, journal, own, artifacts, received)
+            report.write(journal.record, folder)
     if received:
         signal.raise_signal(received[0])
     return journal.record
+
+
+def _carry_out(
+    schedule: Schedule,
+    journal: Journal,
+    parameters: dict[str, Any],
+    artifacts: dict[str, list[launcher.Artifact]],
+    received: list[int],
+) -> None:
+    try:
+        result = schedule.run(parameters, artifacts)
+    except BaseException as bug:
+        journal.cancel()
+        journal.end(State.CANCELLED, Values(), f"{type(bug).__name__}: {bug}")
+        with contextlib.suppress(Exception):
+            journal.flush()
+        raise
+    state, error = result.state, result.error
+    if received and state is not State.SUCCEEDED:
+        state, error = State.CANCELLED, f"ended by {signal.Signals(received[0]).name}"
+    journal.end(state, journal.values(result.parameters, result.artifacts), error)
+    journal.flush()
 
 
 def _execute(

@@ -18,7 +18,7 @@ class State(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"  # its condition is false, or what it depends on was skipped
-    CANCELLED = "CANCELLED"  # not started, or stopped, because the run ended
+    CANCELLED = "CANCELLED"  # not started because what it needs failed, or stopped because the run ended
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class TaskRecord:
 
     Attributes:
         path: Names of the enclosing DAG tasks and of the task, joined with dots; unique in the run.
-        kind: "container" for a task that runs something, "dag" for one that holds others.
+        name: Name to show, the last of the path where the spec has no other.
+        kind: "container" for a task that runs something, "importer" for one that takes in an artifact, "dag" for one
+            that holds others; so are the iterations of a loop, named 0, 1, ….
         depends_on: Paths of the tasks it waits for, in its own scope.
         condition: Condition under which it runs, as the spec has it.
         log: Log file, relative to the run folder.

@@ -435,7 +435,7 @@ class Schedule:
     def _record(self, path: str, task: graph.Task, prefix: str, name: str = "") -> TaskRecord:
         return TaskRecord(
             path=path,
-            name=name or task.name,
+            name=name or task.title or task.name,
             kind=_KINDS[type(task.component.body)],
             depends_on=tuple(prefix + other for other in task.depends_on),
             condition=task.trigger.condition or None,

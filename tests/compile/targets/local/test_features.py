@@ -1,0 +1,169 @@
+"""What the engine does not run is refused by name, all at once, before anything starts."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from kfp import dsl
+
+from penstock.compile import from_kfp, graph
+from penstock.compile.errors import PenstockError
+from penstock.compile.targets import local
+from penstock.compile.targets.local import commands, features
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def plain(value: str = "pip install numpy"):
+    import subprocess  # noqa: F401  a source that names `pip install pandas` installs nothing by itself
+
+    print("pip install pandas")
+
+
+@dsl.component(base_image="python:3.11")
+def with_kfp(value: str = "") -> str:
+    return value + "!"
+
+
+@dsl.component(base_image="python:3.11", packages_to_install=["numpy<2", "pandas[parquet]>=2; python_version>'3.8'"])
+def with_packages():
+    pass
+
+
+@dsl.component(base_image="python:3.11", use_venv=True, packages_to_install=["kfp==2.17.0"])
+def in_venv():
+    pass
+
+
+@dsl.component(base_image="python:3.11", target_image="example/mine:1")
+def in_image():
+    pass
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def configured(config: dsl.TaskConfig):
+    pass
+
+
+@dsl.container_component
+def without_command():
+    return dsl.ContainerSpec(image="example/server:1")
+
+
+@dsl.container_component
+def on_vertex():
+    return dsl.ContainerSpec(image="debian:12", command=["echo", "{{$.pipeline_google_cloud_location}}"])
+
+
+@dsl.container_component
+def typo(value: str):
+    return dsl.ContainerSpec(image="debian:12", command=["echo", "{{$.inputs.parameters['valve']}}"])
+
+
+@dsl.container_component
+def installing():
+    return dsl.ContainerSpec(
+        image="debian:12", command=["sh", "-c"], args=["apt-get update; pip3 install -q -i https://x flask && serve"]
+    )
+
+
+def refusals(compiled, what) -> list[str]:
+    return [f"{one.path}: {one.feature} ({one.detail})" for one in features.check(from_kfp.read(compiled(what)))]
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        (plain, []),
+        (with_kfp, []),
+        (in_venv, []),
+        (
+            with_packages,
+            [
+                "with-packages: packages installed at task start (numpy<2, pandas[parquet]>=2; python_version>'3.8')",
+            ],
+        ),
+        (installing, ["installing: packages installed at task start (flask)"]),
+        (without_command, ["without-command: command of the image (example/server:1)"]),
+        (in_image, ["in-image: containerized Python component (example/mine:1)"]),
+        (on_vertex, ["on-vertex: unknown placeholder (pipeline_google_cloud_location)"]),
+        (typo, ["typo: unknown placeholder (inputs.parameters.valve)"]),
+        (configured, ["configured: task configuration (config)"]),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_what_a_component_needs_is_refused_by_name(compiled, what, expected):
+    assert refusals(compiled, what) == expected
+
+
+def test_all_refusals_come_at_once_and_nothing_starts(compiled, tmp_path):
+    @dsl.pipeline(name="many")
+    def many():
+        plain()
+        without_command()
+        with_packages()
+        dsl.importer(artifact_uri="gs://bucket/rows", artifact_class=dsl.Dataset)
+
+    with pytest.raises(PenstockError) as caught:
+        local.run(compiled(many), {}, root=tmp_path / "root", jobs=1)
+    message = str(caught.value)
+    assert "task without-command: command of the image (example/server:1): processes do not use images" in message
+    assert "task with-packages: packages installed at task start" in message
+    assert "task importer: remote importer (gs://bucket/rows): remote URIs are not fetched yet" in message
+    assert not (tmp_path / "root").exists()
+
+
+def test_platform_settings_are_refused_with_their_names(compiled, tmp_path):
+    spec = compiled(plain).read_text()
+    platform = {
+        "platforms": {
+            "kubernetes": {
+                "deploymentSpec": {"executors": {"exec-plain": {"nodeSelector": {"labels": {"a": "b"}}}}},
+                "pipelineConfig": {"resourceTtlOnCompletion": 60},
+            }
+        }
+    }
+    found = features.check(from_kfp.parse(spec + "\n---\n" + yaml.safe_dump(platform)))
+    assert [(one.path, one.detail) for one in found] == [
+        ("", "kubernetes: pipelineConfig"), ("plain", "kubernetes: nodeSelector"),
+    ]  # fmt: skip
+
+
+def test_a_workspace_is_refused(compiled):
+    @dsl.pipeline(name="space", pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="1Gi")))
+    def space():
+        with_kfp(value=f"{dsl.WORKSPACE_PATH_PLACEHOLDER}/data")
+
+    assert "with-kfp: workspace ({{$.workspace_path}})" in refusals(compiled, space)
+
+
+def test_the_shell_that_installs_kfp_is_left_out_and_the_rest_is_the_components_own(compiled, tmp_path):
+    (task,) = from_kfp.read(compiled(with_kfp)).dag.tasks.values()
+    assert isinstance(task.component.body, graph.Container)
+    whole = task.component.body.command
+    assert commands.without_install(whole) == whole[3:]
+    assert whole[3:5] == ("sh", "-ec")
+    record = local.run(compiled(with_kfp), {"value": "x"}, root=tmp_path, jobs=1)
+    assert record.outputs.parameters == {"Output": "x!"}
+
+
+@pytest.mark.parametrize(
+    ("script", "packages"),
+    [
+        ("pip install kfp", []),
+        ("python3 -m pip install --quiet 'kfp[all]==2.1' typing-extensions", ["typing-extensions"]),
+        ("pip install kfp-kubernetes==1", ["kfp-kubernetes==1"]),
+        ("pip install 'git+https://github.com/kubeflow/pipelines#egg=kfp&subdirectory=sdk/python'", []),
+        ("pip install -r requirements.txt", ["requirements.txt"]),
+        ("/opt/venv/bin/pip install a b; echo c", ["a", "b"]),
+        ('pip install "unclosed', ['"unclosed']),
+        ("pip list", []),
+    ],
+)
+def test_packages_are_found_in_shell_scripts(script, packages):
+    assert commands.installs(graph.Container("x", "image", ("sh", "-c", script))) == packages
+
+
+def test_the_documentation_lists_every_feature():
+    text = (Path(__file__).parents[4] / "docs" / "engine.md").read_text()
+    for feature in (*features.RUN, *features.REFUSED):
+        assert f"| {feature.name} | {feature.note} |" in text
