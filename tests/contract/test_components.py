@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,21 @@ def test_importing_a_folder_by_its_bare_name_is_refused_in_one_clear_line(folder
     run = subprocess.run([sys.executable, "-c", f"import {folder}"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1
     assert f"this package is penstock.{folder}" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_its_logic_can_be_imported_where_a_task_runs(stage):
+    """KFP's executor has no decorators: a body that imports its logic must not pull in the declarations."""
+    body = [
+        line.strip()
+        for line in (stage / "component.py").read_text().splitlines()
+        if line.startswith("    from penstock.components.")
+    ]
+    assert body
+    run = subprocess.run(
+        [sys.executable, "-c", "; ".join(body)],
+        env={**os.environ, "_KFP_RUNTIME": "true"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
