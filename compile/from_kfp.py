@@ -156,7 +156,7 @@ class _Reader:
 
     def message(self, kind: str, document: Mapping[str, Any], where: str = "") -> Any:
         try:
-            return json_format.ParseDict(document, getattr(messages(), kind)())
+            return json_format.ParseDict(dict(document), getattr(messages(), kind)())
         except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
             reason = re.sub(r"\s*Available Fields.*", "", str(error), flags=re.DOTALL)
             raise PenstockError(f"{self.name}: {where + ': ' if where else ''}{reason}") from error

@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ USER_ERROR_EXIT_CODE = 65  # a component says so when its user can mend the erro
 METADATA_ONLY = ("system.Metrics", "system.ClassificationMetrics", "system.SlicedClassificationMetrics")
 
 _LOG_TAIL = 1 << 16
+_LONGEST_TEMPORARY = 64
 
 
 class TaskError(Exception):
@@ -657,7 +659,7 @@ def bind(task: Task, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def executor_input(
-    task: Task, parameters: Mapping[str, Any], artifacts: Mapping[str, Sequence[Artifact]], outputs: Path, work: Path
+    task: Task, parameters: Mapping[str, Any], artifacts: Mapping[str, Sequence[Artifact]], outputs: Path
 ) -> dict[str, Any]:
     """Return KFP's ExecutorInput, as JSON.
 
@@ -665,8 +667,7 @@ def executor_input(
         task: The task.
         parameters: Values as `bind` returns them.
         artifacts: Input artifacts by port.
-        outputs: Folder that output artifacts go to, each by its port's name.
-        work: Folder for what goes away when the task has ended.
+        outputs: Folder that outputs go to, each by its port's name.
 
     Raises:
         TaskError: an artifact is missing, or there are several where one is expected.
@@ -687,7 +688,7 @@ def executor_input(
             },
         },
         "outputs": {
-            "parameters": {name: {"outputFile": str(work / "parameters" / name)} for name in task.output_parameters},
+            "parameters": {name: {"outputFile": str(outputs / name)} for name in task.output_parameters},
             "artifacts": {
                 name: {"artifacts": [Artifact(name, port.type, str(outputs / name), port.metadata).runtime()]}
                 for name, port in task.output_artifacts.items()
@@ -698,7 +699,7 @@ def executor_input(
 
 
 def collect(task: Task, given: Mapping[str, Any]) -> Outputs:
-    """Return what a task's command left, checked against what the task declares.
+    """Return what a task's command left, checked against what the task declares. Only artifacts stay on disk.
 
     Args:
         task: The task.
@@ -713,8 +714,9 @@ def collect(task: Task, given: Mapping[str, Any]) -> Outputs:
         {name: _output_parameter(task, name, given, said) for name in task.output_parameters},
         {name: _output_artifact(task, name, given, said) for name in task.output_artifacts},
     )
-    if file.exists():
-        file.unlink()
+    for written in (file, *(Path(port["outputFile"]) for port in given["outputs"]["parameters"].values())):
+        with contextlib.suppress(FileNotFoundError):
+            written.unlink()
     return outputs
 
 
@@ -1035,6 +1037,21 @@ def _without_executor(lines: Sequence[str]) -> Iterator[str]:
 # The whole
 
 
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short(folder: Path) -> Path:
+    """Return a path by which a folder can hold sockets, of whose paths systems take little more than 100 bytes."""
+    if len(os.fsencode(folder)) <= _LONGEST_TEMPORARY:
+        return folder
+    while True:
+        link = Path(tempfile.gettempdir(), f"penstock-{os.urandom(4).hex()}")
+        with contextlib.suppress(FileExistsError):
+            link.symlink_to(folder, target_is_directory=True)
+            return link
+
+
 def run(
     task: Task,
     parameters: Mapping[str, Any],
@@ -1046,6 +1063,7 @@ def run(
     stop: Stop | None = None,
     stream: BinaryIO | None = None,
     runner: Callable[..., int] = run_process,
+    remove: Callable[[Path], object] = _remove,
 ) -> Outputs:
     """Run a task, as often as it may be tried, and return its outputs.
 
@@ -1061,6 +1079,7 @@ def run(
         stop: Ends it early.
         stream: Where the command's output goes as well as to the log.
         runner: Runs the command; see `run_process`.
+        remove: Removes the folder that the command worked in, now or later.
 
     Raises:
         TaskError: it failed.
@@ -1068,64 +1087,52 @@ def run(
     """
     stop, names = stop or Stop(), names or {}
     outputs, work, log = folder / "outputs", folder / "work", folder / "log.txt"
-    given = executor_input(task, bind(task, parameters), artifacts, outputs, work)
+    given = executor_input(task, bind(task, parameters), artifacts, outputs)
     try:
         line, own = command_line(task, given, names)
     except TaskError as error:
         raise TaskError(f"{task.name}: {error}") from error
     if not line:
         raise TaskError(f"{task.name}: has no command; what its image would run is not known here")
-    whole = {**(os.environ if env is None else env), "TMPDIR": str(work / "tmp"), **own}
-    folder.mkdir(parents=True, exist_ok=True)
-    wait = task.wait
-    for attempt in range(task.retries + 1):
-        if attempt:
-            if stop.wait(wait):
-                raise Stopped
-            wait = min(wait * task.factor, task.longest_wait)
-        try:
-            return _attempt(task, given, line, whole, (outputs, work, log), attempt, stop, stream, runner)
-        except TaskError:
-            if attempt == task.retries:
-                raise
-    raise AssertionError("unreachable")
+    temporary = _short(work)
+    whole = {**(os.environ if env is None else env), "TMPDIR": str(temporary), **own}
 
-
-def _attempt(
-    task: Task,
-    given: Mapping[str, Any],
-    line: Sequence[str],
-    env: Mapping[str, str],
-    places: tuple[Path, Path, Path],
-    attempt: int,
-    stop: Stop,
-    stream: BinaryIO | None,
-    runner: Callable[..., int],
-) -> Outputs:
-    outputs, work, log = places
-    for path in (outputs, work):
-        shutil.rmtree(path, ignore_errors=True)
-    for path in (outputs, work / "tmp", work / "cwd", work / "parameters"):
-        path.mkdir(parents=True)
-    if task.retries:
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"--- attempt {attempt + 1} of {task.retries + 1}\n")
-    start = log.stat().st_size if log.exists() else 0
-    done = False
-    try:
+    def attempt(number: int) -> Outputs:
+        for path in (outputs, work):
+            _remove(path)
+            path.mkdir(parents=True)
+        if task.retries:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"--- attempt {number + 1} of {task.retries + 1}\n")
+        start = log.stat().st_size if log.exists() else 0
         try:
-            code = runner(line, env, work / "cwd", log, stop=stop, timeout=task.timeout, stream=stream)
+            code = runner(line, whole, work, log, stop=stop, timeout=task.timeout, stream=stream)
         except TaskError as error:
             raise TaskError(f"{task.name}: {error}", error.exit_code) from error
         if code:
             raise TaskError(failure(code, log, start), code)
-        found = collect(task, given)
-        done = True
-        return found
+        return collect(task, given)
+
+    found, wait = None, task.wait
+    try:
+        for number in range(task.retries + 1):
+            if number:
+                if stop.wait(min(wait, task.longest_wait)):
+                    raise Stopped
+                wait = min(wait * task.factor, task.longest_wait)
+            try:
+                found = attempt(number)
+                return found
+            except TaskError:
+                if number == task.retries:
+                    raise
+        raise AssertionError("unreachable")
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if not done:
-            shutil.rmtree(outputs, ignore_errors=True)
+        if found is None:
+            _remove(outputs)
+        if temporary != work:
+            temporary.unlink()
+        remove(work)
 
 
 # The script

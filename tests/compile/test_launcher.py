@@ -259,7 +259,7 @@ def task() -> Task:
 def given_input(task, tmp_path) -> dict:
     data = Artifact("data", DATASET, "/d/data", {"rows": 4, "by": "me"})
     values = launcher.bind(task, {"n": 5, "conf": {"deep": [1, {"k": "v"}]}})
-    return launcher.executor_input(task, values, {"data": [data]}, tmp_path / "outputs", tmp_path / "work")
+    return launcher.executor_input(task, values, {"data": [data]}, tmp_path / "outputs")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def given_input(task, tmp_path) -> dict:
         ("{{$.inputs.artifacts['data'].metadata}}", '{"rows": 4, "by": "me"}'),
         ("{{$.outputs.artifacts['model'].path}}", "TMP/outputs/model"),
         ("{{$.outputs.artifacts['model'].metadata['kind']}}", "tree"),
-        ("{{$.outputs.parameters['rows'].output_file}}", "TMP/work/parameters/rows"),
+        ("{{$.outputs.parameters['rows'].output_file}}", "TMP/outputs/rows"),
         ("{{$.outputs.output_file}}", "TMP/outputs/executor_output.json"),
         ("{{$.pipeline_job_name}}-{{$.pipeline_task_name}}", "run-1-join"),
         ("{\"n\": {{$.inputs.parameters['n']}}}", '{"n": 5}'),
@@ -293,9 +293,7 @@ def test_the_whole_executor_input_and_whole_artifacts_are_json(given_input):
 
 def test_what_a_placeholder_brings_in_is_not_looked_through_again(task, tmp_path):
     values = launcher.bind(task, {"n": 1, "conf": {}, "text": "{{$.inputs.parameters['n']}}"})
-    given = launcher.executor_input(
-        task, values, {"data": [Artifact("data", DATASET, "/d")]}, tmp_path / "o", tmp_path / "w"
-    )
+    given = launcher.executor_input(task, values, {"data": [Artifact("data", DATASET, "/d")]}, tmp_path / "o")
     assert launcher.fill_text("{{$.inputs.parameters['text']}}", given, {}) == "{{$.inputs.parameters['n']}}"
 
 
@@ -479,7 +477,7 @@ def test_a_missing_artifact_is_named_and_an_optional_one_left_out(tmp_path):
     with pytest.raises(TaskError, match="step: input 'data': has no artifact"):
         run(task, tmp_path)
     data = Artifact("data", DATASET, "/d")
-    assert "more" not in launcher.executor_input(task, {}, {"data": [data]}, tmp_path, tmp_path)["inputs"]["artifacts"]
+    assert "more" not in launcher.executor_input(task, {}, {"data": [data]}, tmp_path)["inputs"]["artifacts"]
     with pytest.raises(TaskError, match="takes one artifact, was given 2"):
         run(task, tmp_path, artifacts={"data": [data, data]})
 
@@ -492,9 +490,22 @@ def test_a_task_works_in_a_folder_of_its_own_with_its_own_variables_and_no_input
     script = "cat; pwd; echo $TMPDIR; echo $MODE; echo $FROM_USER; touch here; mktemp"
     run(Task("step", ["sh", "-ec", script], env={"MODE": "fast"}), tmp_path)
     folder, temporary, mode, user, made = (tmp_path / "step/log.txt").read_text().splitlines()
-    assert (folder, mode, user) == (str(tmp_path / "step/work/cwd"), "fast", "yes")
-    assert made.startswith(temporary)
+    assert (folder, mode, user) == (str(tmp_path / "step/work"), "fast", "yes")
+    assert made.startswith(temporary + "/")
     assert sorted(path.name for path in (tmp_path / "step").iterdir()) == ["log.txt", "outputs"]
+
+
+def test_a_long_path_still_has_room_for_sockets(tmp_path):
+    program = (
+        "import os, tempfile, multiprocessing as m; print(tempfile.gettempdir());"
+        "m.Manager().shutdown(); open(tempfile.gettempdir() + '/x', 'w'); print(os.listdir('.'))"
+    )
+    folder = tmp_path / ("long" * 20)
+    run(Task("step", [sys.executable, "-c", program]), folder)
+    temporary, seen = (folder / "step/log.txt").read_text().splitlines()
+    assert len(temporary) < 64
+    assert "'x'" in seen
+    assert not os.path.lexists(temporary)
 
 
 def test_retries_start_afresh_and_stop_at_the_first_success(tmp_path):

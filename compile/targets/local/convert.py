@@ -36,7 +36,7 @@ def task(task: graph.Task) -> launcher.Task:
         {name: _artifact_port(port) for name, port in component.inputs.artifacts.items()},
         {name: launcher.Parameter(port.type.value) for name, port in component.outputs.parameters.items()},
         {name: _artifact_port(port) for name, port in component.outputs.artifacts.items()},
-        retry.count,
+        max(retry.count, 0),
         retry.wait,
         retry.factor,
         retry.longest_wait,

@@ -9,11 +9,13 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import signal
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +91,16 @@ def run(
     journal = Journal(record, observe)
     own = {name: value for name, value in values.items() if name in pipeline.inputs.parameters}
     received: list[int] = []
-    with Guard() as guard:
-        stop = launcher.Stop(watch=guard.watch)
-        execute = functools.partial(_execute, env=_environment(root, here), stop=stop)
+    with contextlib.ExitStack() as stack:
+        stop = launcher.Stop(watch=stack.enter_context(Guard()).watch)
+        # Removing a folder can take longer than the engine's whole part in a task: that is done beside it.
+        cleaner = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="cleaner"))
+        execute = functools.partial(
+            _execute,
+            env=_environment(root, here),
+            stop=stop,
+            remove=lambda work: cleaner.submit(shutil.rmtree, work, True),
+        )
         names = _names(folder, record.started)
         schedule = Schedule(pipeline, journal, execute, jobs=jobs, names=names, here=here, stop=stop)
         with _signals(received, schedule.request_stop):
@@ -116,6 +125,8 @@ def _carry_out(
         journal.end(State.CANCELLED, Values(), f"{type(bug).__name__}: {bug}")
         with contextlib.suppress(Exception):
             journal.flush()
+        if isinstance(bug, OSError):
+            raise PenstockError(f"{journal.folder}: the run's record cannot be kept: {bug}") from bug
         raise
     state, error = result.state, result.error
     if received and state is not State.SUCCEEDED:
@@ -133,8 +144,9 @@ def _execute(
     *,
     env: Mapping[str, str],
     stop: launcher.Stop,
+    remove: Callable[[Path], object],
 ) -> launcher.Outputs:
-    return launcher.run(task, parameters, artifacts, folder, names=names, env=env, stop=stop)
+    return launcher.run(task, parameters, artifacts, folder, names=names, env=env, stop=stop, remove=remove)
 
 
 def _artifacts(pipeline: graph.Pipeline, values: Mapping[str, Any], here: Path) -> dict[str, list[launcher.Artifact]]:

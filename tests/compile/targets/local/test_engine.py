@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -192,7 +193,8 @@ def test_paths_are_absolute_and_the_users_own_folder_is_known(run, tmp_path, mon
     cwd, path, root, here, temporary = output(run(where), "places")
     folder = tmp_path / "root"
     assert (root, here) == (str(folder), str(tmp_path))
-    assert all(Path(one).is_relative_to(folder / "runs") for one in (cwd, path, temporary))
+    assert Path(cwd).is_relative_to(folder / "runs")
+    assert not os.path.lexists(temporary)
     assert Path(path).exists()
     assert not Path(cwd).exists()
 
@@ -770,6 +772,14 @@ def test_an_observer_that_raises_ends_the_run_and_its_record(compiled, tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()
     record = json.loads((folder / "run.json").read_text())
     assert (record["state"], record["tasks"][0]["state"]) == ("CANCELLED", "CANCELLED")
+
+
+def test_a_record_that_cannot_be_kept_ends_the_run(compiled, tmp_path):
+    def observe(record: RunRecord) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(PenstockError, match=r"record cannot be kept: .*No space left"):
+        local.run(compiled(number), {"value": 1}, root=tmp_path, jobs=1, observe=observe)
 
 
 def test_names_too_long_for_a_folder_are_shortened(run):
