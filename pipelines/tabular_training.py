@@ -30,6 +30,7 @@ def tabular_training(
     schema_uri: str = "",
     on_anomaly: str = "fail",
     target: str = "big_tip",
+    exclude: List[str] = [],
     framework: str = "xgboost",
     hyperparameters: Dict[str, Any] = {},
     seed: int = 0,
@@ -56,6 +57,7 @@ def tabular_training(
         schema_uri: Path or URI of a schema.pbtxt to hold the training data to. Empty: inferred.
         on_anomaly: "fail" to stop at anomalies, "report" to go on.
         target: Column to predict.
+        exclude: Columns not to learn from.
         framework: "xgboost", "lightgbm" or "sklearn".
         hyperparameters: The framework's own hyperparameters.
         seed: Of everything random.
@@ -82,6 +84,7 @@ def tabular_training(
         train_set=ingested.outputs["train_set"],
         eval_set=ingested.outputs["eval_set"],
         target=target,
+        exclude=exclude,
         framework=framework,
         hyperparameters=hyperparameters,
         seed=seed,

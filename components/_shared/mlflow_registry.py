@@ -30,6 +30,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.paths import user_path
 
 CHAMPION = "champion"
 EXPERIMENT = "penstock"
@@ -179,7 +180,7 @@ def _resolve(uri: str, component: str) -> str:
         path = found.removeprefix("sqlite:///")
         if path == found or not path or path.startswith(":memory:") or "?" in path:
             raise UserError(component, "registry", f"{found!r} names no file", "Write sqlite:////data/mlflow.db")
-        found = f"sqlite:///{Path(path).absolute()}"
+        found = f"sqlite:///{user_path(path).absolute()}"
     return found.rstrip("/")
 
 

@@ -16,6 +16,7 @@ from tensorflow_metadata.proto.v0.schema_pb2 import Schema
 from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatistics, DatasetFeatureStatisticsList
 
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.paths import user_path
 from penstock.components.validation.statistics import ALL_EXAMPLES
 
 M = TypeVar("M", bound=Message)
@@ -59,7 +60,7 @@ def fetch_schema(uri: str, argument: str, seconds: float = FETCH_SECONDS) -> Sch
     """
     scheme = urllib.parse.urlsplit(uri).scheme
     if len(scheme) < 2:  # a path; one letter is a drive
-        return read_schema(uri, argument)
+        return read_schema(user_path(uri), argument)
     return parse_schema(_fetch(uri, scheme, argument, seconds), uri, argument)
 
 
