@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -635,6 +636,18 @@ def test_as_a_script_it_runs_a_job_and_writes_what_came_of_it(script, tmp_path):
         "parameters": {"x": 3},
         "artifacts": {},
     }
+
+
+@pytest.mark.slow
+def test_the_script_runs_on_the_oldest_python_it_may_meet(script, tmp_path):
+    found = [*Path.home().glob(".pyenv/versions/3.8*/bin/python"), shutil.which("python3.8")]
+    oldest = found[0]
+    if oldest is None or subprocess.run([oldest, "-c", ""], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("there is no Python 3.8 here")
+    task = shell(f"echo 3 > {FILE}", output_parameters={"x": Parameter("NUMBER_INTEGER")}, timeout=60)
+    path = job(tmp_path, task, condition="double(int(inputs.parameter_values['n'])) > 0.5", parameters={"n": 1})
+    subprocess.run([oldest, "-I", script, path], check=True)
+    assert json.loads((tmp_path / "result.json").read_text())["parameters"] == {"x": 3}
 
 
 def test_as_a_script_it_skips_by_its_condition_and_fails_with_the_commands_code(script, tmp_path):
