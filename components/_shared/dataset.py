@@ -4,19 +4,26 @@ The manifest's facts beside the files:
 
     rows         number of rows
     schema       [{"name": …, "type": …}], Arrow type names; timestamps are in microseconds
-    fingerprint  of the rows, whatever their order or the part file they lie in
+    fingerprint  of the rows, whatever their order or the part file they lie in; see fingerprint()
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from penstock.components._shared.errors import UserError
-from penstock.components._shared.sealed import unseal
+from penstock.components._shared.rowhash import RowDigest, row_hashes
+from penstock.components._shared.sealed import new_folder, seal, unseal
 
 KIND = "penstock.dataset/1"
+ROW_GROUP = 122_880
 
 
 @dataclass(frozen=True)
@@ -60,3 +67,70 @@ def require_columns(dataset: Dataset, names: list[str], component: str, argument
             raise UserError(
                 component, argument, f"there is no column {name!r}", f"The columns are {', '.join(dataset.schema)}"
             )
+
+
+class DatasetWriter:
+    """Writes batches of rows, in order, as the one part file of a dataset; the same rows give the same bytes.
+
+    Made in a folder of new_folder(); nothing is readable before finish().
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self.digest = RowDigest()
+        self.schema = schema
+        self._folder = folder
+        self._file = pq.ParquetWriter(folder / "part-00000.parquet", schema)
+        self._waiting: list[pa.RecordBatch] = []
+
+    def write(self, batch: pa.RecordBatch, hashes: np.ndarray | None = None) -> None:
+        """Append rows.
+
+        Args:
+            hashes: What row_hashes(batch) returns, where the caller has it already.
+        """
+        self.digest += RowDigest.of(row_hashes(batch) if hashes is None else hashes)
+        self._waiting.append(batch)
+        if sum(waiting.num_rows for waiting in self._waiting) >= ROW_GROUP:
+            self._write_row_groups(ROW_GROUP)
+
+    def finish(self) -> None:
+        """Write what is left, and the manifest."""
+        self._write_row_groups(1)
+        self._file.close()
+        facts = {
+            "rows": self.digest.rows,
+            "schema": [{"name": field.name, "type": str(field.type)} for field in self.schema],
+            "fingerprint": self.digest.fingerprint(self.schema),
+        }
+        seal(self._folder, KIND, facts)
+
+    def _write_row_groups(self, least: int) -> None:
+        rows = pa.Table.from_batches(self._waiting, self.schema)
+        while rows.num_rows >= least:
+            self._file.write_table(rows.slice(0, ROW_GROUP), row_group_size=ROW_GROUP)
+            rows = rows.slice(ROW_GROUP)
+        self._waiting = rows.to_batches()
+
+
+def write_dataset(path: str | os.PathLike[str], schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write batches of rows as a dataset; if anything fails, nothing is left at `path`."""
+    with new_folder(path) as folder:
+        writer = DatasetWriter(folder, schema)
+        for batch in batches:
+            writer.write(batch)
+        writer.finish()
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """Return the fingerprint of the rows of Parquet files with the same columns.
+
+    It depends on the multiset of the rows and on names and types of the columns: not on the order of the rows, on how
+    they are spread over files, nor on the program that wrote them. See rowhash for what it rests on.
+    """
+    digest, schema = RowDigest(), pa.schema([])
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            for batch in file.iter_batches(ROW_GROUP):
+                digest += RowDigest.of(row_hashes(batch))
+    return digest.fingerprint(schema)

@@ -1,0 +1,341 @@
+"""CSV and TSV files: delimiter, header, sample, records, and the SQL that reads them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+
+import duckdb
+
+from penstock.components.ingestion.engine import identifier, literal
+from penstock.components.ingestion.problems import problem
+from penstock.components.ingestion.sieve import LONGEST_LINE, Record, Reject, sieve
+from penstock.components.ingestion.sources import File
+from penstock.components.ingestion.types import Column, Evidence, choose
+from penstock.components.ingestion.unpack import guess_encoding, text_stream
+
+DELIMITERS = {"csv": ",;\t|", "tsv": "\t"}
+MOST_SAMPLED = 256  # files; of more, an even spread
+HEAD = 256 << 10  # bytes sampled at the start of a file, at most
+WINDOW = 64 << 10  # bytes sampled at places further on, and the least of a head
+WINDOWS = 12
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What files have in common that can be read in one go.
+
+    Attributes:
+        names: Columns in the order of the file, spelled as in the first file that has them.
+        ending: What ends a line, \\n (after \\r or not) or \\r alone.
+    """
+
+    delimiter: str
+    names: tuple[str, ...]
+    head: bytes
+    ending: bytes
+
+
+@dataclass(frozen=True)
+class CsvFiles:
+    """CSV files and their columns together; a column that a file lacks is null in its rows."""
+
+    files: tuple[File, ...]
+    layouts: tuple[Layout, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def relation(self) -> str:
+        """SQL of the rows of all files, in order."""
+        parts = []
+        for layout, group in groupby(zip(self.files, self.layouts, strict=True), key=lambda pair: pair[1]):
+            types = {column.name: column for column in self.columns}
+            reader = _read_csv(
+                [file.path for file, _ in group],
+                layout,
+                {name: types[name].read_as for name in layout.names},
+                header=True,
+            )
+            values = [
+                column.value(number) if column.name in layout.names else f"CAST(NULL AS {column.type})"
+                for number, column in enumerate(self.columns)
+            ]
+            selected = (
+                f"{value} AS {identifier(column.name)}" for value, column in zip(values, self.columns, strict=True)
+            )
+            parts.append(f"SELECT {', '.join(selected)} FROM {reader}")
+        return " UNION ALL ".join(parts)
+
+    def only(self, number: int) -> CsvFiles:
+        """Return these files without the others."""
+        return replace(self, files=(self.files[number],), layouts=(self.layouts[number],))
+
+    def clean(self, connection: duckdb.DuckDBPyConnection, number: int, target: Path) -> Iterator[list[Reject]]:
+        """Write a copy of one file without its bad rows to `target`, and yield these."""
+        file, layout = self.files[number], self.layouts[number]
+        types = {column.name: column for column in self.columns}
+        with text_stream(file.path) as stream:
+            records = _records(stream, layout)
+            next(records)  # the header
+            yield from sieve(
+                connection,
+                file.name,
+                records,
+                target,
+                layout.head + b"\n",
+                lambda block: _read_csv([block], layout, dict.fromkeys(layout.names, "VARCHAR"), header=False),
+                [types[name] for name in layout.names],
+            )
+
+    def replaced(self, cleaned: dict[int, Path]) -> CsvFiles:
+        """Return the same with clean copies in the place of files, by their numbers."""
+        files = tuple(replace(file, path=cleaned.get(number, file.path)) for number, file in enumerate(self.files))
+        layouts = tuple(
+            replace(layout, ending=b"\n") if number in cleaned else layout for number, layout in enumerate(self.layouts)
+        )
+        return replace(self, files=files, layouts=layouts)
+
+
+def open_csv(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[File], given: dict[str, str], scratch: Path
+) -> CsvFiles:
+    """Read headers and samples, and return the files with their columns and types.
+
+    Raises:
+        UserError: A header cannot be used, no file has a row, or `given` names a column that is in no file.
+    """
+    spelling: dict[str, str] = {}
+    layouts = tuple(_layout(file, spelling) for file in files)
+    names = list(spelling.values())
+    evidence = Evidence()
+    rows = 0
+    sampled = [files[number * len(files) // MOST_SAMPLED] for number in range(MOST_SAMPLED)]
+    sampled = sampled if len(files) > MOST_SAMPLED else list(files)
+    layout_of = dict(zip((file.path for file in files), layouts, strict=True))
+    for layout in dict.fromkeys(layouts):
+        sample = scratch / "sample.csv"
+        with sample.open("wb") as output:
+            for file in sampled:
+                if layout_of[file.path] == layout:
+                    output.writelines(record + b"\n" for record in _sample(file.path, layout, len(sampled)))
+        table = _read_csv([sample], layout, dict.fromkeys(layout.names, "VARCHAR"), header=False)
+        if sample.stat().st_size:
+            rows += evidence.add(connection, list(layout.names), table)
+    if rows == 0 and not any(_has_a_record(file, layout_of[file.path]) for file in files):
+        raise problem("source", f"{_all(files)} no data rows, only a header", "Give files with rows")
+    return CsvFiles(tuple(files), layouts, choose(names, evidence.types(), given))
+
+
+def _all(files: Sequence[File]) -> str:
+    return f"{files[0].name} has" if len(files) == 1 else f"the {len(files)} files have"
+
+
+def _has_a_record(file: File, layout: Layout) -> bool:
+    with text_stream(file.path) as stream:
+        records = _records(stream, layout)
+        next(records)
+        return next(records, None) is not None
+
+
+def _read_csv(paths: Sequence[Path], layout: Layout, types: dict[str, str], header: bool) -> str:
+    options = {
+        "auto_detect": False,
+        "header": header,
+        "delim": layout.delimiter,
+        "quote": '"',
+        "escape": '"',
+        "columns": types,
+    }
+    written = ", ".join(f"{name} = {literal(value)}" for name, value in options.items())
+    return f"read_csv({literal(map(str, paths))}, {written})"
+
+
+def _layout(file: File, spelling: dict[str, str]) -> Layout:
+    with text_stream(file.path) as stream:
+        start = stream.read(HEAD)
+    try:
+        text = start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 4:  # otherwise a character is cut off at the end
+            text = start[: error.start].decode("utf-8")
+            if not text.count("\n") and not text.count("\r"):
+                raise problem(
+                    "encoding", f"{file.name} is not utf-8: byte {error.start + 1} is 0x{start[error.start]:02x}",
+                    f"Give encoding={guess_encoding(start)!r}",
+                ) from None  # fmt: skip
+        else:
+            text = start[: error.start].decode("utf-8")
+    if "\0" in text[:1000]:
+        raise problem("encoding", f"{file.name} holds zero bytes, so it is no utf-8 text", "Try encoding='utf-16'")
+    rows = {sign: _first_row(file, text, sign) for sign in DELIMITERS.get(file.format, ",")}
+    delimiter = max(rows, key=lambda sign: len(rows[sign]))
+    row = rows[delimiter]
+    if not any(row):
+        raise problem("source", f"the first line of {file.name} is blank", "Begin with the names of the columns")
+    if all(_is_number(cell) for cell in row):
+        raise problem(
+            "source", f"the first line of {file.name} holds numbers", "Begin with a line of the names of the columns"
+        )
+    names = []
+    for place, cell in enumerate(row):
+        name = cell.strip() or f"column{place}"
+        name = spelling.setdefault(name.casefold(), name)
+        if name in names:
+            raise problem("source", f"{file.name} has two columns {name!r}", "Give them different names")
+        names.append(name)
+    ending = b"\n" if b"\n" in start or b"\r" not in start else b"\r"
+    layout = Layout(delimiter, tuple(names), b"", ending)
+    return replace(layout, head=next(_records(io.BytesIO(start), layout)).raw)
+
+
+def _first_row(file: File, text: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        raise problem("source", f"{file.name}:1: the header cannot be read ({error})", "Mend its quotes") from None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _sample(path: Path, layout: Layout, files: int) -> Iterator[bytes]:
+    """Yield the well-formed records of the head of a file and, if no record there has several lines, of places on."""
+    size = path.stat().st_size
+    head = max(WINDOW, HEAD // files)
+    with text_stream(path) as stream:
+        stream.seek(0)
+        start = stream.read(head)
+        complete = start if size <= head else start[: start.rfind(layout.ending) + 1]
+        records = list(_records(io.BytesIO(complete.removeprefix(b"\xef\xbb\xbf")), layout))[1:]
+        yield from _fitting(records, layout)
+        if any(layout.ending in record.raw or record.fault for record in records):
+            return
+        windows = WINDOWS // files
+        for window in range(1, windows + 1):
+            stream.seek(head + max(0, size - head - WINDOW) * window // windows)
+            piece = stream.read(min(WINDOW, size))
+            begin, end = piece.find(layout.ending) + 1, piece.rfind(layout.ending) + 1
+            yield from _fitting(_records(io.BytesIO(piece[begin:end]), layout), layout)
+
+
+def _fitting(records: Iterator[Record] | Sequence[Record], layout: Layout) -> Iterator[bytes]:
+    return (record.raw for record in records if not record.fault)
+
+
+def _records(stream: IO[bytes], layout: Layout) -> Iterator[Record]:
+    """Yield the records of a file, blank lines left out.
+
+    A quote that is opened and never closed, or closed in the middle of a value, makes its first line a bad row, and
+    reading goes on at the next line: one stray quote does not swallow the rows after it.
+    """
+    delimiter = layout.delimiter.encode()
+    waiting: deque[tuple[int, bytes]] = deque()
+    following = enumerate(_lines(stream, layout.ending), 1)
+
+    def following_line() -> tuple[int, bytes] | None:
+        return waiting.popleft() if waiting else next(following, None)
+
+    while (item := following_line()) is not None:
+        line, raw = item
+        taken = [item]
+        if b'"' in raw:
+            place, fields, state = _scan(raw, delimiter, 0, 1, _START)
+        else:
+            place, fields, state = len(raw), raw.count(delimiter) + 1, _DONE
+        while state is _INSIDE and len(raw) <= LONGEST_LINE and (item := following_line()) is not None:
+            taken.append(item)
+            raw += layout.ending + item[1]
+            place, fields, state = _scan(raw, delimiter, place, fields, _INSIDE)
+        if state in (_INSIDE, _AFTER):
+            fault = "a quote is opened and not closed" if state is _INSIDE else "there is text after a closing quote"
+            waiting.extendleft(reversed(taken[1:]))
+            yield Record(line, taken[0][1].removesuffix(b"\r"), fault)
+            continue
+        raw = raw.removesuffix(b"\r")
+        if raw or len(layout.names) == 1:
+            yield Record(line, raw, _fault(raw, fields, delimiter, len(layout.names)))
+
+
+_START, _INSIDE, _AFTER, _DONE = "start", "inside", "after", "done"
+
+
+def _scan(raw: bytes, delimiter: bytes, place: int, fields: int, state: str) -> tuple[int, int, str]:
+    """Go on through a record from `place`; return where to, the fields so far, and how it stands with quotes."""
+    while True:
+        if state is _INSIDE:
+            end = raw.find(b'"', place)
+            if end < 0:
+                return len(raw), fields, _INSIDE
+            if raw[end + 1 : end + 2] == b'"':
+                place = end + 2
+                continue
+            place = end + 1
+            while raw[place : place + 1] == b" ":
+                place += 1
+            if raw[place:] in (b"", b"\r"):
+                return place, fields, _DONE
+            if raw[place : place + 1] != delimiter:
+                return place, fields, _AFTER
+        else:
+            begin = place
+            while raw[begin : begin + 1] == b" ":
+                begin += 1
+            if raw[begin : begin + 1] == b'"':
+                place, state = begin + 1, _INSIDE
+                continue
+            place = raw.find(delimiter, place)
+            if place < 0:
+                return len(raw), fields, _DONE
+        place, fields, state = place + 1, fields + 1, _START
+
+
+def _fault(raw: bytes, fields: int, delimiter: bytes, expected: int) -> str:
+    if len(raw) > LONGEST_LINE:
+        return f"the line is longer than {LONGEST_LINE} bytes"
+    empty_at_the_end = len(raw) - len(raw.rstrip(delimiter))
+    if fields < expected or fields - empty_at_the_end > expected:
+        return f"{expected} columns were expected, and there are {fields}"
+    if not raw.isascii():
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            return f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not utf-8"
+    if b"\r" in raw and b'"' not in raw:
+        return "there is a carriage return inside the line"
+    return ""
+
+
+def _lines(stream: IO[bytes], ending: bytes) -> Iterator[bytes]:
+    """Yield lines without their ending; of one too long, only the first LONGEST_LINE + 1 bytes."""
+    if ending == b"\r":
+        stream = io.BufferedReader(_ReturnsAsNewlines(stream))
+    while line := stream.readline(LONGEST_LINE + 2):
+        if len(line) > LONGEST_LINE + 1 and not line.endswith(b"\n"):
+            while (rest := stream.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                pass
+        yield line.removesuffix(b"\n")
+
+
+class _ReturnsAsNewlines(io.RawIOBase):
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        data = self._stream.read(len(view)).replace(b"\r", b"\n")
+        view[: len(data)] = data
+        return len(data)

@@ -1,0 +1,188 @@
+"""Fetches files from web servers and object stores, through fsspec and each platform's usual credentials.
+
+Nothing waits for ever: a question has a deadline, and a download is given up once it has stood still for as long.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+from aiohttp import ClientError, ClientTimeout
+
+from penstock.components.ingestion.problems import listed, problem
+
+T = TypeVar("T")
+
+DEADLINE = 60.0  # seconds without an answer, or without a further byte
+ATTEMPTS = 3
+PAUSE = 1.0  # seconds before the second attempt; three times as long before the third
+
+_HTTP = {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=30, sock_read=DEADLINE)}}
+_S3 = {"config_kwargs": {"connect_timeout": 30, "read_timeout": DEADLINE}}
+_AZURE = {"connection_timeout": 30, "read_timeout": int(DEADLINE)}
+
+
+@dataclass(frozen=True)
+class Store:
+    """What differs from one kind of storage to the next: the extra it needs, and its own deadlines."""
+
+    extra: str
+    options: dict[str, Any]
+    globs: bool = True
+
+
+STORES = {
+    "https": Store("tabular", _HTTP, globs=False),
+    "http": Store("tabular", _HTTP, globs=False),
+    "gs": Store("gcs", {"timeout": DEADLINE, "requests_timeout": DEADLINE}),
+    "s3": Store("s3", _S3),
+    "abfss": Store("azure-storage", _AZURE),
+    "abfs": Store("azure-storage", _AZURE),
+}
+
+
+@dataclass(frozen=True)
+class Remote:
+    """One remote file.
+
+    Attributes:
+        name: Its URI, without user, password and query, fit to be shown.
+        path: Its path in the file system.
+        size: Bytes, where the store says so and means the bytes that arrive.
+    """
+
+    name: str
+    path: str
+    size: int | None
+    files: Any
+
+    def fetch(self, target: Path) -> None:
+        """Write its bytes to `target`.
+
+        Raises:
+            UserError: It cannot be fetched, or not within the deadlines.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                _watched(lambda: self.files.get_file(self.path, str(target)), target)
+                received = target.stat().st_size
+                if self.size is None or received == self.size:
+                    return
+                raise ConnectionError(f"{received} of {self.size} bytes arrived")
+            except Exception as error:
+                target.unlink(missing_ok=True)
+                if attempt == ATTEMPTS or _is_final(error):
+                    raise _unreachable(self.name, error) from None
+                time.sleep(PAUSE * 3 ** (attempt - 1))
+
+
+def find(uri: str) -> list[Remote]:
+    """Return the remote files that a URI names: one, those of a folder, or those that match a glob.
+
+    Raises:
+        UserError: There is none, the store is not known, cannot be reached or refuses.
+    """
+    scheme = uri.partition("://")[0].lower()
+    if scheme not in STORES:
+        known = listed(["a path", *(f"{name}://" for name in STORES), "sample://"])
+        raise problem("source", f"unknown scheme {scheme}://", f"Give {known}")
+    store, shown = STORES[scheme], _shown(uri)
+    try:
+        files, path = fsspec.core.url_to_fs(uri, skip_instance_cache=True, use_listings_cache=False, **store.options)
+    except ImportError as error:
+        raise problem(
+            "source", f"{scheme}:// needs a package that is not installed ({error})",
+            f"Run pip install 'penstock[{store.extra}]'",
+        ) from None  # fmt: skip
+    except Exception as error:
+        raise _unreachable(shown, error) from None
+    is_glob = store.globs and any(sign in path for sign in "*?[")
+
+    def found() -> list[tuple[str, int | None]]:
+        if is_glob:
+            entries = files.glob(path, detail=True)
+        elif store.globs and files.isdir(path):
+            entries = {entry["name"]: entry for entry in files.ls(path, detail=True)}
+            names = {name: name.rstrip("/").rpartition("/")[2] for name in entries}
+            entries = {name: entry for name, entry in entries.items() if names[name][:1] not in ("", ".", "_")}
+        else:
+            entries = {path: files.info(path)}
+        return [(name, entry.get("size")) for name, entry in sorted(entries.items()) if entry["type"] == "file"]
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            entries = _watched(found)
+            break
+        except Exception as error:
+            if attempt == ATTEMPTS or _is_final(error):
+                raise _unreachable(shown, error) from None
+            time.sleep(PAUSE * 3 ** (attempt - 1))
+    if not entries:
+        raise problem("source", f"no file matches {shown}", "Check bucket and path")
+    if not store.globs:  # a size there may be that of the compressed transfer, and the library checks it
+        return [Remote(shown, path, None, files)]
+    return [Remote(files.unstrip_protocol(name), name, size, files) for name, size in entries]
+
+
+def _watched(work: Callable[[], T], target: Path | None = None) -> T:
+    """Do the work in a thread that is left behind if it stands still."""
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    size, since = -1, time.monotonic()
+    while thread.is_alive():
+        thread.join(timeout=0.2)
+        now = target.stat().st_size if target and target.exists() else -1
+        if now != size:
+            size, since = now, time.monotonic()
+        elif thread.is_alive() and time.monotonic() - since > DEADLINE:
+            raise TimeoutError(f"nothing came for {DEADLINE:.0f} s")
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether another attempt is useless: what is not there or not allowed stays so."""
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotImplementedError):
+        return True
+    status = next((code for name in ("status", "code", "status_code") if (code := getattr(error, name, None))), None)
+    if isinstance(status, int) and 400 <= status < 500:
+        return status not in (408, 429)
+    # Credentials that are not there: each library has a class of its own for it.
+    return (
+        not isinstance(error, OSError | TimeoutError | ClientError) and "credential" in f"{type(error)}{error}".lower()
+    )
+
+
+def _unreachable(shown: str, error: Exception) -> Exception:
+    if isinstance(error, FileNotFoundError):
+        return problem("source", f"there is no {shown}", "Check the URI")
+    reason = re.sub(r"\?[^\s'\",)]*", "?…", " ".join(str(error).split()))[:300]
+    if not isinstance(error, OSError | TimeoutError) or not reason:
+        reason = f"{type(error).__name__} {reason}".strip()
+    remedy = "Check the URI, the network and this machine's credentials for it"
+    return problem("source", f"{shown} cannot be read: {reason}", remedy)
+
+
+def _shown(uri: str) -> str:
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return uri
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

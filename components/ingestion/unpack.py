@@ -1,0 +1,101 @@
+"""Lays one file out for reading: linked if it is plain and near, else fetched, decompressed or re-encoded.
+
+DuckDB could decompress by itself, but takes a truncated file for a shorter one; and only a plain file is read by
+several threads.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from penstock.components.ingestion import remote
+from penstock.components.ingestion.problems import problem
+
+ENCODINGS = {"utf-8": "utf-8", "latin-1": "latin-1", "utf-16": "utf-16"}
+_CHUNK = 4 << 20
+
+COMPRESSIONS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".zst": lambda path: pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"),
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
+REFUSED = (
+    ".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".lz4", ".lzo", ".br", ".z", ".sz", ".snappy", ".lzma",
+    ".gzip", ".zstd", ".zlib",
+)  # fmt: skip
+
+
+def lay_out(name: str, where: Path | remote.Remote, path: Path, encoding: str) -> None:
+    """Make `path` the plain content of a file, in UTF-8 if it is text.
+
+    Raises:
+        UserError: It cannot be fetched, decompressed or decoded.
+    """
+    fetched = path.with_name(path.name + ".fetched")
+    if isinstance(where, remote.Remote):
+        where.fetch(fetched)
+        where = fetched
+    opener = COMPRESSIONS.get(Path(name.partition("?")[0]).suffix.lower())
+    if opener:
+        unpacked = path.with_name(path.name + ".unpacked")
+        _decompress(name, opener, where, unpacked)
+        fetched.unlink(missing_ok=True)
+        where = unpacked
+    if encoding != "utf-8":
+        _to_utf8(name, where, path, encoding)
+    elif where.parent == path.parent:
+        where.rename(path)
+    else:
+        path.symlink_to(where.resolve())
+
+
+def _decompress(name: str, opener: Callable[[Path], Any], packed: Path, unpacked: Path) -> None:
+    try:
+        with opener(packed) as stream, unpacked.open("wb") as plain:
+            shutil.copyfileobj(stream, plain, _CHUNK)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
+        reason = str(error) if packed.stat().st_size else "it has not one byte"
+        raise problem("source", f"{name} cannot be decompressed ({reason})", "Write or fetch it again") from None
+
+
+def _to_utf8(name: str, where: Path, path: Path, encoding: str) -> None:
+    decoder = codecs.getincrementaldecoder(ENCODINGS[encoding])()
+    read = 0
+    with where.open("rb") as raw, path.open("w", encoding="utf-8", newline="") as text:
+        while True:
+            chunk = raw.read(_CHUNK)
+            try:
+                text.write(decoder.decode(chunk, final=not chunk))
+            except UnicodeError as error:
+                what = f"{name} is not {encoding} near byte {read + 1} ({error})"
+                raise problem("encoding", what, "Give another encoding") from None
+            read += len(chunk)
+            if not chunk:
+                break
+    if where.parent == path.parent:
+        where.unlink()
+
+
+def guess_encoding(head: bytes) -> str:
+    """Return the encoding to try for bytes that are not UTF-8."""
+    return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin-1"
+
+
+def text_stream(path: Path) -> IO[bytes]:
+    """Open a laid-out text file behind its byte order mark, if it has one."""
+    stream = path.open("rb", buffering=io.DEFAULT_BUFFER_SIZE * 16)
+    if stream.read(3) != codecs.BOM_UTF8:
+        stream.seek(0)
+    return stream
