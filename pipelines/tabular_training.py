@@ -9,7 +9,7 @@ from penstock.components import evaluate, ingest, register, train, validate
 # Is the tip above 20 % of the fare? Only card payments (payment_type 1) record their tips.
 TIPS = """\
 SELECT tip_amount > 0.2 * fare_amount AS big_tip,
-       passenger_count, trip_distance, rate_code_id, payment_type, fare_amount, extra, tolls_amount,
+       passenger_count, trip_distance, rate_code_id, fare_amount, extra, tolls_amount,
        CAST(pickup_location_id AS VARCHAR) AS pickup_zone, CAST(dropoff_location_id AS VARCHAR) AS dropoff_zone,
        hour(pickup_datetime) AS hour, isodow(pickup_datetime) AS weekday,
        date_diff('second', pickup_datetime, dropoff_datetime) / 60.0 AS minutes

@@ -46,10 +46,18 @@ _PAGE = jinja2.Environment(
 ).get_template("report.html.j2")
 
 
+class _StyledFigure(Figure):
+    """A figure whose axes are made in the reports' style, whatever the style of the process around it."""
+
+    def add_subplot(self, *args: Any, **kwargs: Any) -> Any:
+        with matplotlib.rc_context(_STYLE):
+            return super().add_subplot(*args, **kwargs)
+
+
 def new_figure(width: float = 6, height: float = 3.5) -> Figure:
     """Return an empty Matplotlib figure in the reports' style; sizes in inches."""
     with matplotlib.rc_context(_STYLE):
-        return Figure(figsize=(width, height))
+        return _StyledFigure(figsize=(width, height))
 
 
 class Report:
@@ -83,10 +91,7 @@ class Report:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> None:
         """Add a table; columns that hold only numbers are aligned to the right, None is shown as a dash."""
-        numeric = [
-            bool(rows) and all(isinstance(row[i], int | float | None) and not isinstance(row[i], bool) for row in rows)
-            for i in range(len(columns))
-        ]
+        numeric = [_is_numeric([row[i] for row in rows]) for i in range(len(columns))]
         cells = [[_shown(value) for value in row] for row in rows]
         self._blocks.append(
             {"kind": "table", "columns": columns, "rows": cells, "numeric": numeric, "caption": caption}
@@ -111,6 +116,11 @@ class Report:
         page = _PAGE.render(title=self._title, subtitle=self._subtitle, blocks=self._blocks)
         unfinished.write_text(page, encoding="utf-8")
         unfinished.replace(target)
+
+
+def _is_numeric(values: Sequence[Any]) -> bool:
+    present = [value for value in values if value is not None]
+    return bool(present) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)
 
 
 def _shown(value: Any) -> str:

@@ -97,8 +97,10 @@ def _walk(message: Message, feature: str, path: str) -> Iterator[tuple[str, str]
             inner = "" if field.name == "feature" else f"{rule}."
             for item in value if hasattr(value, "add") else [value]:
                 yield from _walk(item, feature, inner)
-    for unknown in UnknownFieldSet(message):
-        yield feature, f"{path}field {unknown.field_number}, which the installed tensorflow-metadata does not know"
+    unknown = UnknownFieldSet(message)
+    for place in range(len(unknown)):
+        number = unknown[place].field_number
+        yield feature, f"{path}field {number}, which the installed tensorflow-metadata does not know"
 
 
 def _named(feature: str, rule: str, value: Any) -> Iterator[tuple[str, str]]:
