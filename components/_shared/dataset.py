@@ -13,9 +13,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from penstock.components._shared.errors import UserError
@@ -79,7 +81,7 @@ class DatasetWriter:
         self.digest = RowDigest()
         self.schema = schema
         self._folder = folder
-        self._file = pq.ParquetWriter(folder / "part-00000.parquet", schema)
+        self._file: pq.ParquetWriter | None = None
         self._waiting: list[pa.RecordBatch] = []
 
     def write(self, batch: pa.RecordBatch, hashes: np.ndarray | None = None) -> None:
@@ -96,7 +98,7 @@ class DatasetWriter:
     def finish(self) -> None:
         """Write what is left, and the manifest."""
         self._write_row_groups(1)
-        self._file.close()
+        self._parquet(pa.Table.from_batches([], self.schema)).close()
         facts = {
             "rows": self.digest.rows,
             "schema": [{"name": field.name, "type": str(field.type)} for field in self.schema],
@@ -107,9 +109,33 @@ class DatasetWriter:
     def _write_row_groups(self, least: int) -> None:
         rows = pa.Table.from_batches(self._waiting, self.schema)
         while rows.num_rows >= least:
-            self._file.write_table(rows.slice(0, ROW_GROUP), row_group_size=ROW_GROUP)
+            group = rows.slice(0, ROW_GROUP)
+            self._parquet(group).write_table(group, row_group_size=ROW_GROUP)
             rows = rows.slice(ROW_GROUP)
         self._waiting = rows.to_batches()
+
+    def _parquet(self, first: pa.Table) -> pq.ParquetWriter:
+        if self._file is None:
+            self._file = pq.ParquetWriter(self._folder / "part-00000.parquet", self.schema, **_encodings(first))
+        return self._file
+
+
+def _encodings(rows: pa.Table) -> dict[str, Any]:
+    """Return how to encode the columns: a dictionary of values costs time and space where they hardly repeat."""
+    head = rows.slice(0, 1 << 14)
+    distinct = [
+        field.name
+        for field, column in zip(rows.schema, head.columns, strict=True)
+        if not pa.types.is_nested(field.type)
+        and pc.count_distinct(column).as_py() > (len(column) - column.null_count) / 2
+    ]
+    packed = {
+        name: "DELTA_BINARY_PACKED"
+        for name in distinct
+        if pa.types.is_integer(kind := rows.schema.field(name).type) or pa.types.is_timestamp(kind)
+    }
+    repeated = [name for name in rows.schema.names if name not in distinct]
+    return {"use_dictionary": repeated or False, "column_encoding": packed or None}
 
 
 def write_dataset(path: str | os.PathLike[str], schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:

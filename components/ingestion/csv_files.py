@@ -15,16 +15,17 @@ import duckdb
 
 from penstock.components.ingestion.engine import identifier, literal
 from penstock.components.ingestion.problems import problem
-from penstock.components.ingestion.sieve import LONGEST_LINE, Record, Reject, sieve
+from penstock.components.ingestion.rejects import NOT_UTF8, Reject
+from penstock.components.ingestion.sieve import LONGEST_LINE, Record, sieve
 from penstock.components.ingestion.sources import File
 from penstock.components.ingestion.types import Column, Evidence, choose
 from penstock.components.ingestion.unpack import guess_encoding, text_stream
 
 DELIMITERS = {"csv": ",;\t|", "tsv": "\t"}
 MOST_SAMPLED = 256  # files; of more, an even spread
-HEAD = 256 << 10  # bytes sampled at the start of a file, at most
+HEAD = 128 << 10  # bytes sampled at the start of a file, at most
 WINDOW = 64 << 10  # bytes sampled at places further on, and the least of a head
-WINDOWS = 12
+WINDOWS = 8
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Layout:
 
     Attributes:
         names: Columns in the order of the file, spelled as in the first file that has them.
-        ending: What ends a line, \\n (after \\r or not) or \\r alone.
+        ending: What ends the first line, and so every line that DuckDB takes: \\n, \\r\\n or \\r.
     """
 
     delimiter: str
@@ -89,7 +90,9 @@ class CsvFiles:
                 records,
                 target,
                 layout.head + b"\n",
-                lambda block: _read_csv([block], layout, dict.fromkeys(layout.names, "VARCHAR"), header=False),
+                lambda block: _read_csv(
+                    [block], replace(layout, ending=b"\n"), dict.fromkeys(layout.names, "VARCHAR"), header=False
+                ),
                 [types[name] for name in layout.names],
             )
 
@@ -124,7 +127,7 @@ def open_csv(
             for file in sampled:
                 if layout_of[file.path] == layout:
                     output.writelines(record + b"\n" for record in _sample(file.path, layout, len(sampled)))
-        table = _read_csv([sample], layout, dict.fromkeys(layout.names, "VARCHAR"), header=False)
+        table = _read_csv([sample], replace(layout, ending=b"\n"), dict.fromkeys(layout.names, "VARCHAR"), header=False)
         if sample.stat().st_size:
             rows += evidence.add(connection, list(layout.names), table)
     if rows == 0 and not any(_has_a_record(file, layout_of[file.path]) for file in files):
@@ -147,6 +150,8 @@ def _read_csv(paths: Sequence[Path], layout: Layout, types: dict[str, str], head
     options = {
         "auto_detect": False,
         "header": header,
+        # Left alone, DuckDB takes the first line break for it, even one within quotes.
+        "new_line": layout.ending.decode().replace("\r", "\\r").replace("\n", "\\n"),
         "delim": layout.delimiter,
         "quote": '"',
         "escape": '"',
@@ -173,9 +178,7 @@ def _layout(file: File, spelling: dict[str, str]) -> Layout:
             text = start[: error.start].decode("utf-8")
     if "\0" in text[:1000]:
         raise problem("encoding", f"{file.name} holds zero bytes, so it is no utf-8 text", "Try encoding='utf-16'")
-    rows = {sign: _first_row(file, text, sign) for sign in DELIMITERS.get(file.format, ",")}
-    delimiter = max(rows, key=lambda sign: len(rows[sign]))
-    row = rows[delimiter]
+    delimiter, row = _first_row(file, text)
     if not any(row):
         raise problem("source", f"the first line of {file.name} is blank", "Begin with the names of the columns")
     if all(_is_number(cell) for cell in row):
@@ -189,16 +192,25 @@ def _layout(file: File, spelling: dict[str, str]) -> Layout:
         if name in names:
             raise problem("source", f"{file.name} has two columns {name!r}", "Give them different names")
         names.append(name)
-    ending = b"\n" if b"\n" in start or b"\r" not in start else b"\r"
-    layout = Layout(delimiter, tuple(names), b"", ending)
-    return replace(layout, head=next(_records(io.BytesIO(start), layout)).raw)
+    layout = Layout(delimiter, tuple(names), b"", b"\n" if b"\n" in start or b"\r" not in start else b"\r")
+    head = next(_records(io.BytesIO(start), layout)).raw
+    ending = b"\r\n" if start[len(head) :].startswith(b"\r\n") else layout.ending
+    return replace(layout, head=head, ending=ending)
 
 
-def _first_row(file: File, text: str, delimiter: str) -> list[str]:
-    try:
-        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
-    except csv.Error as error:
-        raise problem("source", f"{file.name}:1: the header cannot be read ({error})", "Mend its quotes") from None
+def _first_row(file: File, text: str) -> tuple[str, list[str]]:
+    """Return the delimiter that makes the most of the first line, and its cells."""
+    rows: dict[str, list[str]] = {}
+    faults = {}
+    for delimiter in DELIMITERS.get(file.format, ","):
+        try:
+            rows[delimiter] = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
+        except csv.Error as error:
+            rows[delimiter], faults[delimiter] = text.splitlines()[0].split(delimiter), error
+    best = max(rows, key=lambda delimiter: len(rows[delimiter]))
+    if best in faults:
+        raise problem("source", f"{file.name}:1: the header cannot be read ({faults[best]})", "Mend its quotes")
+    return best, rows[best]
 
 
 def _is_number(cell: str) -> bool:
@@ -216,16 +228,17 @@ def _sample(path: Path, layout: Layout, files: int) -> Iterator[bytes]:
     with text_stream(path) as stream:
         stream.seek(0)
         start = stream.read(head)
-        complete = start if size <= head else start[: start.rfind(layout.ending) + 1]
+        end_of_line = layout.ending[-1:]
+        complete = start if size <= head else start[: start.rfind(end_of_line) + 1]
         records = list(_records(io.BytesIO(complete.removeprefix(b"\xef\xbb\xbf")), layout))[1:]
         yield from _fitting(records, layout)
-        if any(layout.ending in record.raw or record.fault for record in records):
+        if any(end_of_line in record.raw or record.fault for record in records):
             return
         windows = WINDOWS // files
         for window in range(1, windows + 1):
             stream.seek(head + max(0, size - head - WINDOW) * window // windows)
             piece = stream.read(min(WINDOW, size))
-            begin, end = piece.find(layout.ending) + 1, piece.rfind(layout.ending) + 1
+            begin, end = piece.find(end_of_line) + 1, piece.rfind(end_of_line) + 1
             yield from _fitting(_records(io.BytesIO(piece[begin:end]), layout), layout)
 
 
@@ -255,7 +268,7 @@ def _records(stream: IO[bytes], layout: Layout) -> Iterator[Record]:
             place, fields, state = len(raw), raw.count(delimiter) + 1, _DONE
         while state is _INSIDE and len(raw) <= LONGEST_LINE and (item := following_line()) is not None:
             taken.append(item)
-            raw += layout.ending + item[1]
+            raw += layout.ending[-1:] + item[1]
             place, fields, state = _scan(raw, delimiter, place, fields, _INSIDE)
         if state in (_INSIDE, _AFTER):
             fault = "a quote is opened and not closed" if state is _INSIDE else "there is text after a closing quote"
@@ -310,7 +323,7 @@ def _fault(raw: bytes, fields: int, delimiter: bytes, expected: int) -> str:
         try:
             raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            return f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not utf-8"
+            return f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, {NOT_UTF8}"
     if b"\r" in raw and b'"' not in raw:
         return "there is a carriage return inside the line"
     return ""

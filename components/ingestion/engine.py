@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 MEMORY = "640MB"
-STREAM_BUFFER = "16MB"  # of results ahead of their reader; with less, parsing stops being parallel
+STREAM_BUFFER = "64MB"  # of results ahead of their reader; with less, parsing stops being parallel
 THREADS = 8  # each more takes memory of its own
 
 
@@ -63,8 +63,8 @@ def identifier(name: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return what DuckDB says is wrong, without its kind, its suggestions and the copy of the query."""
-    text = re.split(r"\n\nLINE \d+:|\n\nPossible (?:fixes|solutions|examples)|\nPossible fixes|\n\s*\n\n", str(error))[
-        0
-    ]
+    text = re.split(
+        r"\n\nLINE \d+:|\n\nPossible (?:fixes|solutions|examples)|\nPossible fixes|\nDid you mean|\n\s*\n\n", str(error)
+    )[0]
     text = re.sub(r"^(?:OSError: )?[A-Z][A-Za-z ]* Error: ", "", text)
     return " ".join(text.split())[:400]

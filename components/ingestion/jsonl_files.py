@@ -12,7 +12,8 @@ import duckdb
 
 from penstock.components.ingestion.engine import identifier, literal
 from penstock.components.ingestion.problems import problem
-from penstock.components.ingestion.sieve import LONGEST_LINE, Record, Reject, sieve
+from penstock.components.ingestion.rejects import NOT_UTF8, Reject
+from penstock.components.ingestion.sieve import LONGEST_LINE, Record, sieve
 from penstock.components.ingestion.sources import File
 from penstock.components.ingestion.types import MARK, Column, Evidence, choose
 from penstock.components.ingestion.unpack import text_stream
@@ -156,7 +157,7 @@ def _fault(raw: bytes, known: set[str] | None) -> str:
     try:
         value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not utf-8"
+        return f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, {NOT_UTF8}"
     except (ValueError, RecursionError) as error:
         return f"this is not JSON ({error})"
     if not isinstance(value, dict):

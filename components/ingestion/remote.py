@@ -77,7 +77,8 @@ class Remote:
                 if self.size is None or received == self.size:
                     return
                 raise ConnectionError(f"{received} of {self.size} bytes arrived")
-            except Exception as error:
+            except Exception as raised:
+                error = _cause(raised)
                 target.unlink(missing_ok=True)
                 if attempt == ATTEMPTS or _is_final(error):
                     raise _unreachable(self.name, error) from None
@@ -121,7 +122,8 @@ def find(uri: str) -> list[Remote]:
         try:
             entries = _watched(found)
             break
-        except Exception as error:
+        except Exception as raised:
+            error = _cause(raised)
             if attempt == ATTEMPTS or _is_final(error):
                 raise _unreachable(shown, error) from None
             time.sleep(PAUSE * 3 ** (attempt - 1))
@@ -156,6 +158,14 @@ def _watched(work: Callable[[], T], target: Path | None = None) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def _cause(error: Exception) -> Exception:
+    """Return what lies behind an error: fsspec says of whatever a web server does that the file is not there."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, ClientError | OSError | TimeoutError):
+        return error if getattr(cause, "status", None) == 404 else cause
+    return error
 
 
 def _is_final(error: Exception) -> bool:

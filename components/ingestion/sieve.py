@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 
 from penstock.components.ingestion.engine import identifier
+from penstock.components.ingestion.rejects import Reject
 from penstock.components.ingestion.types import Column
 
 LONGEST_LINE = 2_000_000  # bytes; DuckDB's own limit
@@ -34,17 +35,6 @@ class Record:
     line: int
     raw: bytes
     fault: str = ""
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A bad row."""
-
-    file: str
-    line: int
-    column: str | None
-    reason: str
-    text: str
 
 
 def sieve(

@@ -119,7 +119,7 @@ def _sample(source: str, folder: Path) -> list[Path]:
 
 
 def _format(name: str, given: str) -> str:
-    path = Path(name.partition("?")[0])
+    path = Path(name)
     if path.suffix.lower() in unpack.COMPRESSIONS:
         path = path.with_suffix("")
     elif path.suffix.lower() in unpack.REFUSED:

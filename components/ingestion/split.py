@@ -30,6 +30,11 @@ class Split:
     time_column: str
     cut: datetime | None
 
+    @property
+    def eval_may_be_empty(self) -> bool:
+        """Whether no row for evaluation was asked for."""
+        return self.cut is None and self.fraction == 0
+
     def check(self, schema: pa.Schema, of: str) -> None:
         """Refuse columns that the result does not have, and a time column that holds no times.
 

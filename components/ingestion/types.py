@@ -75,10 +75,15 @@ class Column:
                 f"CASE WHEN {name} IS NULL THEN NULL WHEN {whole} AND {cast} IS NOT NULL THEN {cast} ELSE {misfit} END"
             )
         if self.type in WHOLE:
-            cast = f"TRY_CAST({name} AS {self.type})"
-            large = f"WHEN abs({name}) >= {EXACT} THEN error('{MARK}large:{number}')"
-            fits = f"{cast} = {name} AND abs({name}) < {EXACT}"
-            return f"CASE WHEN {fits} THEN {cast} WHEN {name} IS NULL THEN NULL {large} ELSE {misfit} END"
+            # Most numbers fit an INTEGER, and that is the cheapest test.
+            small, cast = f"TRY_CAST({name} AS INTEGER)", f"TRY_CAST({name} AS {self.type})"
+            cases = {
+                f"{small} = {name}": f"CAST({small} AS {self.type})" if self.type == "BIGINT" else cast,
+                f"{name} IS NULL": "NULL",
+                f"abs({name}) >= {EXACT}": f"error('{MARK}large:{number}')",
+                f"{cast} = {name}": cast,
+            }
+            return f"CASE {' '.join(f'WHEN {test} THEN {value}' for test, value in cases.items())} ELSE {misfit} END"
         if self.type == "DATE":
             return f"CASE WHEN {name} = {name}::DATE THEN {name}::DATE WHEN {name} IS NULL THEN NULL ELSE {misfit} END"
         return name
@@ -120,7 +125,7 @@ def adjusted(columns: tuple[Column, ...], error: BaseException) -> tuple[Column,
     return (*columns[:number], wider, *columns[number + 1 :])
 
 
-def given_types(connection: duckdb.DuckDBPyConnection, columns: Mapping[str, str]) -> dict[str, str]:
+def given_types(columns: Mapping[str, str]) -> dict[str, str]:
     """Return DuckDB's own spelling of the SQL types in `columns`.
 
     Raises:
@@ -185,9 +190,12 @@ class Evidence:
         """
         selected = ["count(*)"]
         for name in names:
-            text = f"trim({identifier(name)})"
-            selected.append(f"count({identifier(name)})")
-            selected += [f"bool_and({test.replace('TEXT', text)})" for test in TESTS.values()]
+            column = identifier(name)
+            selected.append(f"count({column})")
+            selected += [
+                f"bool_and({test.replace('TEXT', f'trim({column})')}) FILTER (WHERE {column} IS NOT NULL)"
+                for test in TESTS.values()
+            ]
         row = connection.execute(f"SELECT {', '.join(selected)} FROM {sample}").fetchall()[0]
         width = 1 + len(TESTS)
         for place, name in enumerate(names):

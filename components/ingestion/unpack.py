@@ -47,7 +47,7 @@ def lay_out(name: str, where: Path | remote.Remote, path: Path, encoding: str) -
     if isinstance(where, remote.Remote):
         where.fetch(fetched)
         where = fetched
-    opener = COMPRESSIONS.get(Path(name.partition("?")[0]).suffix.lower())
+    opener = COMPRESSIONS.get(Path(name).suffix.lower())
     if opener:
         unpacked = path.with_name(path.name + ".unpacked")
         _decompress(name, opener, where, unpacked)
