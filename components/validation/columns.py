@@ -147,7 +147,7 @@ def _is_categorical(feature: schema_pb2.Feature, kind: int) -> bool:
 
 def select(connection: duckdb.DuckDBPyConnection, what: str, source: str) -> list[tuple[Any, ...]]:
     """Return the rows of a query whose parts were put together here; names from outside are quoted in `connect`."""
-    return connection.execute(f"SELECT {what} FROM {source}").fetchall()  # noqa: S608
+    return connection.execute(f"SELECT {what} FROM {source}").fetchall()
 
 
 def select_one(connection: duckdb.DuckDBPyConnection, expressions: Iterable[str], source: str) -> Iterator[Any]:
