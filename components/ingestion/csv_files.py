@@ -51,9 +51,8 @@ class CsvFiles:
     layouts: tuple[Layout, ...]
     columns: tuple[Column, ...]
 
-    @property
-    def relation(self) -> str:
-        """SQL of the rows of all files, in order."""
+    def relation(self, bare: bool = False) -> str:
+        """Return the SQL of the rows of all files, in order; bare, for fitted()."""
         parts = []
         for layout, group in groupby(zip(self.files, self.layouts, strict=True), key=lambda pair: pair[1]):
             types = {column.name: column for column in self.columns}
@@ -64,7 +63,9 @@ class CsvFiles:
                 header=True,
             )
             values = [
-                column.value(number) if column.name in layout.names else f"CAST(NULL AS {column.type})"
+                column.value(number, bare)
+                if column.name in layout.names
+                else f"CAST(NULL AS {column.read_as if bare and column.is_left_to_fitted else column.type})"
                 for number, column in enumerate(self.columns)
             ]
             selected = (

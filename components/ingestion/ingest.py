@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from penstock.components._shared.dataset import ROW_GROUP, DatasetWriter
+from penstock.components._shared.dataset import DatasetWriter
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.sealed import new_folder
 from penstock.components.ingestion import split as splits
@@ -26,8 +26,10 @@ from penstock.components.ingestion.query import checked
 from penstock.components.ingestion.rejects import Rejects
 from penstock.components.ingestion.sources import File, fetch
 from penstock.components.ingestion.split import Split
-from penstock.components.ingestion.types import adjusted, given_types
+from penstock.components.ingestion.types import Misfit, adjusted, fitted, given_types
 from penstock.components.ingestion.write import divide
+
+BATCH = 61_440  # rows handed over at once
 
 Files = CsvFiles | JsonlFiles | ParquetFiles
 
@@ -146,15 +148,24 @@ def _open(connection: duckdb.DuckDBPyConnection, found: list[File], given: dict[
 def _write(
     connection: duckdb.DuckDBPyConnection, files: Files, query: str, split: Split, train_set: Path, eval_set: Path
 ) -> tuple[DatasetWriter, DatasetWriter]:
+    columns = () if query.strip() or isinstance(files, ParquetFiles) else files.columns
     try:
-        connection.execute(f"CREATE OR REPLACE VIEW source AS {files.relation}")
+        connection.execute(f"CREATE OR REPLACE VIEW source AS {files.relation(bare=bool(columns))}")
         select = checked(connection, query)
-        reader = connection.execute(select).to_arrow_reader(ROW_GROUP)
+        reader = connection.execute(select).to_arrow_reader(BATCH)
     except duckdb.Error as error:
         raise _refusal(error) from error
-    split.check(reader.schema, "the query's result" if query.strip() else "source")
-    train, eval_ = DatasetWriter(train_set, reader.schema), DatasetWriter(eval_set, reader.schema)
-    divide(_batches(reader), split, train, eval_)
+
+    def fit(batch: pa.RecordBatch) -> pa.RecordBatch:
+        return fitted(batch, columns) if columns else batch
+
+    schema = fit(pa.RecordBatch.from_pylist([], reader.schema)).schema
+    split.check(schema, "the query's result" if query.strip() else "source")
+    train, eval_ = DatasetWriter(train_set, schema), DatasetWriter(eval_set, schema)
+    try:
+        divide(_batches(reader), fit, split, train, eval_)
+    except Misfit as error:
+        raise _Unreadable(str(error)) from error
     return train, eval_
 
 
@@ -183,7 +194,7 @@ def _failures(connection: duckdb.DuckDBPyConnection, files: Files) -> dict[int, 
     failures: dict[int, Exception] = {}
     for number in range(len(files.files)):
         try:
-            connection.execute(f"CREATE OR REPLACE VIEW alone AS {files.only(number).relation}")
+            connection.execute(f"CREATE OR REPLACE VIEW alone AS {files.only(number).relation()}")
             names = ", ".join(identifier(row[0]) for row in connection.execute("DESCRIBE alone").fetchall())
             connection.execute(f"SELECT bit_xor(hash({names})) FROM alone").fetchall()
         except duckdb.Error as error:

@@ -29,15 +29,14 @@ class JsonlFiles:
     files: tuple[File, ...]
     columns: tuple[Column, ...]
 
-    @property
-    def relation(self) -> str:
-        """SQL of the rows of all files, in order."""
+    def relation(self, bare: bool = False) -> str:
+        """Return the SQL of the rows of all files, in order; bare, for fitted()."""
         read = ", ".join(
             f"CAST(object.{identifier(column.name)} AS {column.read_as}) AS {identifier(column.name)}"
             for column in self.columns
         )
         values = ", ".join(
-            f"{column.value(number)} AS {identifier(column.name)}" for number, column in enumerate(self.columns)
+            f"{column.value(number, bare)} AS {identifier(column.name)}" for number, column in enumerate(self.columns)
         )
         return f"SELECT {values} FROM (SELECT {read} FROM {self._objects([file.path for file in self.files])})"
 

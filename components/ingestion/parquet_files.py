@@ -19,9 +19,8 @@ class ParquetFiles:
 
     files: tuple[File, ...]
 
-    @property
-    def relation(self) -> str:
-        """SQL of the rows of all files, in order."""
+    def relation(self, bare: bool = False) -> str:
+        """Return the SQL of the rows of all files, in order, bare or not."""
         paths = literal(str(file.path) for file in self.files)
         return f"SELECT * FROM read_parquet({paths}, union_by_name = true, hive_partitioning = false)"
 

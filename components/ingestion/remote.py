@@ -70,19 +70,15 @@ class Remote:
         Raises:
             UserError: It cannot be fetched, or not within the deadlines.
         """
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                _watched(lambda: self.files.get_file(self.path, str(target)), target)
-                received = target.stat().st_size
-                if self.size is None or received == self.size:
-                    return
+
+        def fetched() -> None:
+            target.unlink(missing_ok=True)
+            _watched(lambda: self.files.get_file(self.path, str(target)), target)
+            received = target.stat().st_size
+            if self.size is not None and received != self.size:
                 raise ConnectionError(f"{received} of {self.size} bytes arrived")
-            except Exception as raised:
-                error = _cause(raised)
-                target.unlink(missing_ok=True)
-                if attempt == ATTEMPTS or _is_final(error):
-                    raise _unreachable(self.name, error) from None
-                time.sleep(PAUSE * 3 ** (attempt - 1))
+
+        _attempted(fetched, self.name)
 
 
 def find(uri: str) -> list[Remote]:
@@ -118,20 +114,25 @@ def find(uri: str) -> list[Remote]:
             entries = {path: files.info(path)}
         return [(name, entry.get("size")) for name, entry in sorted(entries.items()) if entry["type"] == "file"]
 
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            entries = _watched(found)
-            break
-        except Exception as raised:
-            error = _cause(raised)
-            if attempt == ATTEMPTS or _is_final(error):
-                raise _unreachable(shown, error) from None
-            time.sleep(PAUSE * 3 ** (attempt - 1))
+    entries = _attempted(lambda: _watched(found), shown)
     if not entries:
         raise problem("source", f"no file matches {shown}", "Check bucket and path")
     if not store.globs:  # a size there may be that of the compressed transfer, and the library checks it
         return [Remote(shown, path, None, files)]
     return [Remote(files.unstrip_protocol(name), name, size, files) for name, size in entries]
+
+
+def _attempted(work: Callable[[], T], name: str) -> T:
+    """Do the work, once more after what may have been a passing fault."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return work()
+        except Exception as error:
+            cause = _cause(error)
+            if attempt == ATTEMPTS or _is_final(cause):
+                raise _unreachable(name, cause) from None
+        time.sleep(PAUSE * 3 ** (attempt - 1))
+    raise AssertionError
 
 
 def _watched(work: Callable[[], T], target: Path | None = None) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -14,13 +14,22 @@ from penstock.components._shared.rowhash import row_hashes
 from penstock.components.ingestion.problems import problem
 from penstock.components.ingestion.split import Split
 
-AHEAD = 4  # batches that are read before the first of them is written
+AHEAD = 8  # batches that are read before the first of them is written
 
 _Part = tuple[pa.RecordBatch, np.ndarray]
 
 
-def divide(batches: Iterable[pa.RecordBatch], split: Split, train: DatasetWriter, eval_: DatasetWriter) -> None:
+def divide(
+    batches: Iterable[pa.RecordBatch],
+    fit: Callable[[pa.RecordBatch], pa.RecordBatch],
+    split: Split,
+    train: DatasetWriter,
+    eval_: DatasetWriter,
+) -> None:
     """Write every row to one of two datasets, in the order they come.
+
+    Args:
+        fit: What is to be done with each batch first.
 
     Raises:
         UserError: Rows have no time to split by.
@@ -39,7 +48,7 @@ def divide(batches: Iterable[pa.RecordBatch], split: Split, train: DatasetWriter
 
         for batch in batches:
             timeless += split.null_times(batch)
-            divisions.append(dividers.submit(_divided, batch, split))
+            divisions.append(dividers.submit(_divided, batch, fit, split))
             if len(divisions) > AHEAD:
                 pass_on()
         while divisions:
@@ -51,7 +60,10 @@ def divide(batches: Iterable[pa.RecordBatch], split: Split, train: DatasetWriter
         raise problem("time_column", f"{split.time_column} is null in {timeless} rows", remedy)
 
 
-def _divided(batch: pa.RecordBatch, split: Split) -> tuple[_Part, _Part]:
+def _divided(
+    batch: pa.RecordBatch, fit: Callable[[pa.RecordBatch], pa.RecordBatch], split: Split
+) -> tuple[_Part, _Part]:
+    batch = fit(batch)
     hashes = row_hashes(batch)
     is_eval = split.is_eval(batch, hashes)
     return _part(batch, hashes, ~is_eval), _part(batch, hashes, is_eval)
