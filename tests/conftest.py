@@ -1,9 +1,15 @@
 """What tests of every kind share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# A test session started in the background or under nohup ignores these, and so would every process that it starts.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def shared_folder(*parts: str) -> Path:

@@ -283,6 +283,8 @@ def test_signal_ends_the_run_and_every_child(number: signal.Signals, code: int, 
     assert process.returncode == code
     assert f"stopped by {number.name}; see out/runs/waiting-" in errors
     assert "Traceback" not in errors
+    while processes_with(mark) and time.monotonic() < deadline + 30:
+        time.sleep(0.05)
     assert processes_with(mark) == []
     (record,) = (tmp_path / "out" / "runs").glob("*/run.json")
     run = json.loads(record.read_text())

@@ -50,8 +50,8 @@ print("ended", record.state)
 """
 
 
-def running(mark: str) -> list[int]:
-    """Return the processes, zombies aside, whose command line holds the mark."""
+def running(mark: str, program: str = "") -> list[int]:
+    """Return the processes, zombies aside, whose command line holds the mark, and starts with the program."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -60,7 +60,7 @@ def running(mark: str) -> list[int]:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if mark.encode() in line and state != "Z":
+            if mark.encode() in line and line[0].startswith(program.encode()) and state != "Z":
                 found.append(int(entry.name))
     return found
 
@@ -83,7 +83,7 @@ def start(compiled, tmp_path):
         command = [sys.executable, "-c", PROGRAM, str(compiled(what)), str(tmp_path / "root"), mark]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
         started.append(process)
-        wait_for(lambda: [pid for pid in running(mark) if pid != process.pid])
+        wait_for(lambda: running(mark, "sleep"))
         return process
 
     yield start_it
@@ -105,7 +105,7 @@ def test_a_signal_ends_every_process_of_the_run_and_takes_its_course(start, tmp_
     _, errors = process.communicate(timeout=20)
     assert process.returncode == -number
     assert ("KeyboardInterrupt" in errors) is (number == signal.SIGINT)
-    assert running(mark) == []
+    wait_for(lambda: not running(mark), 5)
     record = record_of(tmp_path / "root")
     assert (record["state"], record["error"]) == ("CANCELLED", f"ended by {signal.Signals(number).name}")
     assert [task["state"] for task in record["tasks"]] == ["CANCELLED", "CANCELLED"]
@@ -124,7 +124,7 @@ def test_a_second_signal_kills_what_ignores_the_first(start):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert time.monotonic() - begin < 5
-    assert running(mark) == []
+    wait_for(lambda: not running(mark), 5)
 
 
 def test_a_signal_that_the_user_ignores_stays_ignored(start):
