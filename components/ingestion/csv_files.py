@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +16,7 @@ import duckdb
 from penstock.components.ingestion.engine import identifier, literal
 from penstock.components.ingestion.problems import problem
 from penstock.components.ingestion.rejects import NOT_UTF8, Reject
-from penstock.components.ingestion.sieve import LONGEST_LINE, Record, sieve
+from penstock.components.ingestion.sieve import LONGEST_LINE, Record, in_blocks, sieve
 from penstock.components.ingestion.sources import File
 from penstock.components.ingestion.types import Column, Evidence, choose
 from penstock.components.ingestion.unpack import guess_encoding, text_stream
@@ -26,6 +26,7 @@ MOST_SAMPLED = 256  # files; of more, an even spread
 HEAD = 128 << 10  # bytes sampled at the start of a file, at most
 WINDOW = 64 << 10  # bytes sampled at places further on, and the least of a head
 WINDOWS = 8
+PIECE = 2 << 20  # bytes of a file with bad rows that are tried at once
 
 
 @dataclass(frozen=True)
@@ -81,21 +82,35 @@ class CsvFiles:
     def clean(self, connection: duckdb.DuckDBPyConnection, number: int, target: Path) -> Iterator[list[Reject]]:
         """Write a copy of one file without its bad rows to `target`, and yield these."""
         file, layout = self.files[number], self.layouts[number]
+        in_copy = replace(layout, ending=b"\n")
         types = {column.name: column for column in self.columns}
+        columns = [types[name] for name in layout.names]
+        trial = target.with_name(target.name + ".trial")
+        values = (column.value(0) if column.given else identifier(column.name) for column in columns)
+        reader = _read_csv([trial], in_copy, {column.name: column.read_as for column in columns}, header=False)
+        counted = f"SELECT {', '.join(f'count({value})' for value in values)} FROM {reader}"
+
+        def is_good(lines: bytes) -> bool:
+            trial.write_bytes(lines)
+            try:
+                connection.execute(counted).fetchall()
+            except duckdb.Error:
+                return False
+            return True
+
         with text_stream(file.path) as stream:
-            records = _records(stream, layout)
-            next(records)  # the header
+            lines = _Lines(stream, layout.ending)
+            next(_records(lines, layout))  # the header
             yield from sieve(
                 connection,
                 file.name,
-                records,
+                _pieces(lines, layout, is_good),
                 target,
                 layout.head + b"\n",
-                lambda block: _read_csv(
-                    [block], replace(layout, ending=b"\n"), dict.fromkeys(layout.names, "VARCHAR"), header=False
-                ),
-                [types[name] for name in layout.names],
+                lambda block: _read_csv([block], in_copy, dict.fromkeys(layout.names, "VARCHAR"), header=False),
+                columns,
             )
+        trial.unlink(missing_ok=True)
 
     def replaced(self, cleaned: dict[int, Path]) -> CsvFiles:
         """Return the same with clean copies in the place of files, by their numbers."""
@@ -142,7 +157,7 @@ def _all(files: Sequence[File]) -> str:
 
 def _has_a_record(file: File, layout: Layout) -> bool:
     with text_stream(file.path) as stream:
-        records = _records(stream, layout)
+        records = _records(_Lines(stream, layout.ending), layout)
         next(records)
         return next(records, None) is not None
 
@@ -194,7 +209,7 @@ def _layout(file: File, spelling: dict[str, str]) -> Layout:
             raise problem("source", f"{file.name} has two columns {name!r}", "Give them different names")
         names.append(name)
     layout = Layout(delimiter, tuple(names), b"", b"\n" if b"\n" in start or b"\r" not in start else b"\r")
-    head = next(_records(io.BytesIO(start), layout)).raw
+    head = next(_records(_Lines(io.BytesIO(start), layout.ending), layout)).raw
     ending = b"\r\n" if start[len(head) :].startswith(b"\r\n") else layout.ending
     return replace(layout, head=head, ending=ending)
 
@@ -231,8 +246,9 @@ def _sample(path: Path, layout: Layout, files: int) -> Iterator[bytes]:
         start = stream.read(head)
         end_of_line = layout.ending[-1:]
         complete = start if size <= head else start[: start.rfind(end_of_line) + 1]
-        records = list(_records(io.BytesIO(complete.removeprefix(b"\xef\xbb\xbf")), layout))[1:]
-        yield from _fitting(records, layout)
+        lines = _Lines(io.BytesIO(complete.removeprefix(b"\xef\xbb\xbf")), layout.ending)
+        records = list(_records(lines, layout))[1:]
+        yield from _fitting(records)
         if any(end_of_line in record.raw or record.fault for record in records):
             return
         windows = WINDOWS // files
@@ -240,40 +256,50 @@ def _sample(path: Path, layout: Layout, files: int) -> Iterator[bytes]:
             stream.seek(head + max(0, size - head - WINDOW) * window // windows)
             piece = stream.read(min(WINDOW, size))
             begin, end = piece.find(end_of_line) + 1, piece.rfind(end_of_line) + 1
-            yield from _fitting(_records(io.BytesIO(piece[begin:end]), layout), layout)
+            yield from _fitting(_records(_Lines(io.BytesIO(piece[begin:end]), layout.ending), layout))
 
 
-def _fitting(records: Iterator[Record] | Sequence[Record], layout: Layout) -> Iterator[bytes]:
+def _fitting(records: Iterable[Record]) -> Iterator[bytes]:
     return (record.raw for record in records if not record.fault)
 
 
-def _records(stream: IO[bytes], layout: Layout) -> Iterator[Record]:
+def _pieces(lines: _Lines, layout: Layout, is_good: Callable[[bytes], bool]) -> Iterator[bytes | list[Record]]:
+    """Yield a file in pieces that begin with a record: whole where DuckDB reads it, else the records in it."""
+    while piece := lines.piece():
+        is_quoted = b'"' in piece
+        plain = piece if is_quoted else piece.replace(b"\r\n", b"\n")
+        if b"\r" not in plain and not (is_quoted and layout.ending == b"\r") and is_good(plain):
+            lines.number += piece.count(b"\n")
+            yield plain
+        else:
+            lines.put_back(piece)
+            yield from in_blocks(_records(lines, layout, to_the_end=False))
+
+
+def _records(lines: _Lines, layout: Layout, to_the_end: bool = True) -> Iterator[Record]:
     """Yield the records of a file, blank lines left out.
 
     A quote that is opened and never closed, or closed in the middle of a value, makes its first line a bad row, and
     reading goes on at the next line: one stray quote does not swallow the rows after it.
+
+    Args:
+        to_the_end: Of the file; otherwise until the lines that were put back are used up.
     """
     delimiter = layout.delimiter.encode()
-    waiting: deque[tuple[int, bytes]] = deque()
-    following = enumerate(_lines(stream, layout.ending), 1)
-
-    def following_line() -> tuple[int, bytes] | None:
-        return waiting.popleft() if waiting else next(following, None)
-
-    while (item := following_line()) is not None:
+    while (to_the_end or lines.has_some_back) and (item := lines.next()) is not None:
         line, raw = item
         taken = [item]
         if b'"' in raw:
             place, fields, state = _scan(raw, delimiter, 0, 1, _START)
         else:
             place, fields, state = len(raw), raw.count(delimiter) + 1, _DONE
-        while state is _INSIDE and len(raw) <= LONGEST_LINE and (item := following_line()) is not None:
+        while state is _INSIDE and len(raw) <= LONGEST_LINE and (item := lines.next()) is not None:
             taken.append(item)
             raw += layout.ending[-1:] + item[1]
             place, fields, state = _scan(raw, delimiter, place, fields, _INSIDE)
         if state in (_INSIDE, _AFTER):
             fault = "a quote is opened and not closed" if state is _INSIDE else "there is text after a closing quote"
-            waiting.extendleft(reversed(taken[1:]))
+            lines.take_again(taken[1:])
             yield Record(line, taken[0][1].removesuffix(b"\r"), fault)
             continue
         raw = raw.removesuffix(b"\r")
@@ -330,15 +356,55 @@ def _fault(raw: bytes, fields: int, delimiter: bytes, expected: int) -> str:
     return ""
 
 
-def _lines(stream: IO[bytes], ending: bytes) -> Iterator[bytes]:
-    """Yield lines without their ending; of one too long, only the first LONGEST_LINE + 1 bytes."""
-    if ending == b"\r":
-        stream = io.BufferedReader(_ReturnsAsNewlines(stream))
-    while line := stream.readline(LONGEST_LINE + 2):
+class _Lines:
+    """The lines of a stream, without their ending and numbered from 1; there is a way back.
+
+    Of a line too long, only the first LONGEST_LINE + 1 bytes are kept.
+
+    Attributes:
+        number: Of the line that was read last.
+    """
+
+    def __init__(self, stream: IO[bytes], ending: bytes) -> None:
+        self.number = 0
+        self._stream: IO[bytes] = io.BufferedReader(_ReturnsAsNewlines(stream)) if ending == b"\r" else stream
+        self._back, self._back_size = io.BytesIO(), 0
+        self._again: deque[tuple[int, bytes]] = deque()
+
+    @property
+    def has_some_back(self) -> bool:
+        """Whether lines that were gone back to, or put back, are still to be read."""
+        return bool(self._again) or self._back.tell() < self._back_size
+
+    def next(self) -> tuple[int, bytes] | None:
+        """Return the next line and its number."""
+        if self._again:
+            return self._again.popleft()
+        line = self._readline(LONGEST_LINE + 2)
+        if not line:
+            return None
         if len(line) > LONGEST_LINE + 1 and not line.endswith(b"\n"):
-            while (rest := stream.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+            while (rest := self._readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
                 pass
-        yield line.removesuffix(b"\n")
+        self.number += 1
+        return self.number, line.removesuffix(b"\n")
+
+    def take_again(self, lines: Sequence[tuple[int, bytes]]) -> None:
+        """Go back to lines that were the last to be read."""
+        self._again.extendleft(reversed(lines))
+
+    def piece(self) -> bytes:
+        """Return about two megabytes that end with a line; empty at the end of the file."""
+        piece = self._stream.read(PIECE)
+        return piece + self._stream.readline(LONGEST_LINE) if piece else b""
+
+    def put_back(self, piece: bytes) -> None:
+        """Put a piece back to be read by lines."""
+        self._back, self._back_size = io.BytesIO(piece), len(piece)
+
+    def _readline(self, most: int) -> bytes:
+        line = self._back.readline(most)
+        return line if line.endswith(b"\n") or len(line) == most else line + self._stream.readline(most - len(line))
 
 
 class _ReturnsAsNewlines(io.RawIOBase):

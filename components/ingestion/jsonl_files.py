@@ -13,7 +13,7 @@ import duckdb
 from penstock.components.ingestion.engine import identifier, literal
 from penstock.components.ingestion.problems import problem
 from penstock.components.ingestion.rejects import NOT_UTF8, Reject
-from penstock.components.ingestion.sieve import LONGEST_LINE, Record, sieve
+from penstock.components.ingestion.sieve import LONGEST_LINE, Record, in_blocks, sieve
 from penstock.components.ingestion.sources import File
 from penstock.components.ingestion.types import MARK, Column, Evidence, choose
 from penstock.components.ingestion.unpack import text_stream
@@ -52,7 +52,7 @@ class JsonlFiles:
         yield from sieve(
             connection,
             file.name,
-            _records(file.path, known),
+            in_blocks(_records(file.path, known)),
             target,
             b"",
             lambda block: f"(SELECT {names} FROM {self._objects([block])})",

@@ -1,6 +1,6 @@
 """Parts the good rows of a text file from the bad ones, record by record.
 
-A file that DuckDB reads from end to end never comes here. One that it refuses is gone through in blocks: the good
+A file that DuckDB reads from end to end never comes here. One that it refuses is gone through piece by piece: the good
 records go to a clean copy, which it then reads; the bad ones come out with line, column, reason and text. DuckDB's own
 rejects tables are not used: they keep two kilobytes a bad row in memory, whatever their limit, count records for
 lines, and let an open quote swallow good rows in silence.
@@ -40,7 +40,7 @@ class Record:
 def sieve(
     connection: duckdb.DuckDBPyConnection,
     name: str,
-    records: Iterable[Record],
+    blocks: Iterable[bytes | list[Record]],
     clean: Path,
     head: bytes,
     table: Callable[[Path], str],
@@ -50,6 +50,7 @@ def sieve(
 
     Args:
         name: Of the file, for the rejects.
+        blocks: The file in pieces: lines that are known to be good, or records to look into.
         head: What the clean file begins with.
         table: Returns the SQL that reads a file of records without `head` into VARCHAR columns, a row a record.
         columns: Those that `table` gives.
@@ -57,7 +58,10 @@ def sieve(
     block_file = clean.with_name(clean.name + ".block")
     with clean.open("wb") as output:
         output.write(head)
-        for block in _blocks(records):
+        for block in blocks:
+            if isinstance(block, bytes):
+                output.write(block)
+                continue
             good = [record for record in block if not record.fault]
             bad = [
                 Reject(name, record.line, None, record.fault, _shown(record.raw)) for record in block if record.fault
@@ -95,7 +99,8 @@ def _misfits(
     }
 
 
-def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
+def in_blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Yield records in lists of about a megabyte."""
     block: list[Record] = []
     size = 0
     for record in records:
