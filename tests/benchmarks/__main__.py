@@ -31,9 +31,7 @@ def cells(row: dict) -> tuple[str, ...]:
 
 
 def markdown(rows: list[dict]) -> str:
-    machine = (
-        f"Measured on {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, by `make bench`."
-    )
+    machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
     lines = [" | ".join(COLUMNS), " | ".join(["---"] * len(COLUMNS)), *(" | ".join(cells(row)) for row in rows)]
     return "\n".join([f"Measured by `make bench` on {machine}.", "", *(f"| {line} |" for line in lines), ""])
 
