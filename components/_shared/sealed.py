@@ -113,6 +113,8 @@ def _files(folder: Path) -> list[Path]:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
+        # The manifest goes first: who is killed half-way leaves a folder that was never finished, not a damaged one.
+        (path / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
