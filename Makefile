@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Without byte-code on disk every process that imports a large library starts seconds later.
 unexport PYTHONDONTWRITEBYTECODE
+# uv trusts, as pip and git do, the certificates of the machine and not only its own.
+export UV_SYSTEM_CERTS := 1
 
 ROWS  ?= 50000
 MARKS ?= not slow and not docker and not corpus
