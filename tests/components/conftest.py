@@ -1,6 +1,7 @@
-"""What tests of components share: small datasets."""
+"""What tests of components share: small datasets, an empty registry."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,3 +31,20 @@ def make_dataset(tmp_path_factory: pytest.TempPathFactory) -> Callable[[pa.Table
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry that holds nothing yet; creating its tables takes a second, copying them does not."""
+    from penstock.components._shared.mlflow_registry import open_registry  # MLflow takes a second to import
+
+    database = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    open_registry(f"sqlite:///{database}", "test")
+    return database
+
+
+@pytest.fixture
+def registry(tmp_path: Path, empty_database: Path) -> str:
+    (tmp_path / "registry").mkdir()
+    shutil.copy(empty_database, tmp_path / "registry")
+    return f"sqlite:///{tmp_path}/registry/mlflow.db"

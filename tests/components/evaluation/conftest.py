@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from penstock.components._shared.mlflow_registry import open_registry
 from penstock.components.training.fit import fit
 
 
@@ -19,21 +18,6 @@ def _no_registry_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_TRACKING") or name == "MLFLOW_REGISTRY_URI"]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("PENSTOCK_ROOT", raising=False)
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry that holds nothing yet; creating its tables takes a second, copying them does not."""
-    database = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    open_registry(f"sqlite:///{database}", "test")
-    return database
-
-
-@pytest.fixture
-def registry(tmp_path: Path, empty_database: Path) -> str:
-    (tmp_path / "registry").mkdir()
-    shutil.copy(empty_database, tmp_path / "registry")
-    return f"sqlite:///{tmp_path}/registry/mlflow.db"
 
 
 @pytest.fixture(scope="session")

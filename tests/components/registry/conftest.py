@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from penstock.components._shared.mlflow_registry import open_registry
 from penstock.components._shared.sealed import new_folder, seal
 
 
@@ -41,18 +39,3 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry that holds nothing yet; creating its tables takes a second, copying them does not."""
-    database = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    open_registry(f"sqlite:///{database}", "test")
-    return database
-
-
-@pytest.fixture
-def registry(tmp_path: Path, empty_database: Path) -> str:
-    (tmp_path / "registry").mkdir()
-    shutil.copy(empty_database, tmp_path / "registry")
-    return f"sqlite:///{tmp_path}/registry/mlflow.db"
