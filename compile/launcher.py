@@ -543,8 +543,8 @@ def fill_text(text: str, executor_input: Mapping[str, Any], names: Mapping[str, 
 
 def command_line(
     task: Task, executor_input: Mapping[str, Any], names: Mapping[str, str]
-) -> tuple[list[str], dict[str, str]]:
-    """Return a task's command and its own environment variables, with nothing left to replace.
+) -> tuple[list[str], list[str], dict[str, str]]:
+    """Return a task's command, its arguments and its own environment variables, with nothing left to replace.
 
     Raises:
         TaskError: a placeholder refers to an input that has no value.
@@ -553,11 +553,12 @@ def command_line(
     inputs = executor_input.get("inputs", {})
     present = {name for name, value in inputs.get("parameterValues", {}).items() if value is not None}
     present.update(name for name, value in inputs.get("artifacts", {}).items() if value)
-    line = []
-    for element in (*task.command, *task.args):
-        for part in _chosen(_expanded(element, env), present):
-            line.append(fill_text(part, executor_input, names))
-    return line, env
+
+    def filled(elements: Sequence[str]) -> list[str]:
+        parts = [part for element in elements for part in _chosen(_expanded(element, env), present)]
+        return [fill_text(part, executor_input, names) for part in parts]
+
+    return filled(task.command), filled(task.args), env
 
 
 def _steps(match: re.Match[str]) -> tuple[str, ...]:
@@ -920,7 +921,8 @@ class Process:
 
 
 def run_process(
-    line: Sequence[str],
+    command: Sequence[str],
+    args: Sequence[str],
     env: Mapping[str, str],
     folder: Path,
     log: Path,
@@ -932,7 +934,8 @@ def run_process(
     """Run a command to its end and return its exit code, negative for a signal.
 
     Args:
-        line: The command.
+        command: The command.
+        args: Its arguments.
         env: Its whole environment.
         folder: Its working folder.
         log: File that its output is appended to.
@@ -944,16 +947,18 @@ def run_process(
         TaskError: it cannot be started, or the time is over.
         Stopped: it was ended through `stop`.
     """
+    if not command:
+        raise TaskError("has no command; what its image would run is not known here")
     if stop.requested():
         raise Stopped
     late = threading.Event()
     with log.open("ab") as file:
         try:
-            process = Process(line, env, folder, subprocess.PIPE if stream else file, stop)
+            process = Process([*command, *args], env, folder, subprocess.PIPE if stream else file, stop)
         except (OSError, ValueError) as error:
             missing = isinstance(error, FileNotFoundError)
             reason = "is not there" if missing else f"cannot be started: {getattr(error, 'strerror', None) or error}"
-            raise TaskError(f"the command {line[0]!r} {reason}", 127 if missing else 126) from error
+            raise TaskError(f"the command {command[0]!r} {reason}", 127 if missing else 126) from error
         stop.add(process)
         try:
             if timeout:
@@ -976,6 +981,9 @@ def run_process(
     if late.is_set():
         raise TaskError(f"timed out after {timeout:g} s", code)
     return code
+
+
+Runner = Callable[..., int]  # what has the arguments of run_process and does the same in another place
 
 
 def _copy_output(source: Any, *targets: BinaryIO) -> None:
@@ -1062,7 +1070,8 @@ def run(
     env: Mapping[str, str] | None = None,
     stop: Stop | None = None,
     stream: BinaryIO | None = None,
-    runner: Callable[..., int] = run_process,
+    runner: Runner = run_process,
+    own_tmpdir: bool = True,
     remove: Callable[[Path], object] = _remove,
 ) -> Outputs:
     """Run a task, as often as it may be tried, and return its outputs.
@@ -1079,6 +1088,7 @@ def run(
         stop: Ends it early.
         stream: Where the command's output goes as well as to the log.
         runner: Runs the command; see `run_process`.
+        own_tmpdir: Whether TMPDIR is set, to the folder that the command works in.
         remove: Removes the folder that the command worked in, now or later.
 
     Raises:
@@ -1089,13 +1099,11 @@ def run(
     outputs, work, log = folder / "outputs", folder / "work", folder / "log.txt"
     given = executor_input(task, bind(task, parameters), artifacts, outputs)
     try:
-        line, own = command_line(task, given, names)
+        command, args, own = command_line(task, given, names)
     except TaskError as error:
         raise TaskError(f"{task.name}: {error}") from error
-    if not line:
-        raise TaskError(f"{task.name}: has no command; what its image would run is not known here")
-    temporary = _short(work)
-    whole = {**(os.environ if env is None else env), "TMPDIR": str(temporary), **own}
+    temporary = _short(work) if own_tmpdir else None
+    whole = {**(os.environ if env is None else env), **({"TMPDIR": str(temporary)} if temporary else {}), **own}
 
     def attempt(number: int) -> Outputs:
         for path in (outputs, work):
@@ -1106,7 +1114,7 @@ def run(
                 file.write(f"--- attempt {number + 1} of {task.retries + 1}\n")
         start = log.stat().st_size if log.exists() else 0
         try:
-            code = runner(line, whole, work, log, stop=stop, timeout=task.timeout, stream=stream)
+            code = runner(command, args, whole, work, log, stop=stop, timeout=task.timeout, stream=stream)
         except TaskError as error:
             raise TaskError(f"{task.name}: {error}", error.exit_code) from error
         if code:
@@ -1130,7 +1138,7 @@ def run(
     finally:
         if found is None:
             _remove(outputs)
-        if temporary != work:
+        if temporary and temporary != work:
             temporary.unlink()
         remove(work)
 

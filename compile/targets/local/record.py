@@ -53,6 +53,8 @@ class TaskRecord:
         log: Log file, relative to the run folder.
         metrics: Numbers that its metrics artifacts hold.
         error: The component's own message.
+        runner: What ran its command, "process" or "container"; None for what runs no command.
+        reused: Run and task, as ID/PATH, whose outputs it took over in place of running.
     """
 
     path: str
@@ -69,11 +71,18 @@ class TaskRecord:
     log: str | None = None
     exit_code: int | None = None
     error: str | None = None
+    runner: str | None = None
+    reused: str | None = None
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run of a pipeline. Times are ISO 8601 in UTC."""
+    """A run of a pipeline. Times are ISO 8601 in UTC.
+
+    Attributes:
+        resumed: When it was taken up again after it had failed or was killed; `seconds` counts from the last time.
+        warnings: What the spec asks for and this machine does not give.
+    """
 
     id: str
     pipeline: str
@@ -86,6 +95,8 @@ class RunRecord:
     tasks: tuple[TaskRecord, ...]
     outputs: Values = field(default_factory=Values)
     error: str | None = None
+    resumed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what run.json holds."""
