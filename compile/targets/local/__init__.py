@@ -1,5 +1,5 @@
 """The local engine: a compiled pipeline on this machine."""
 
-from penstock.compile.targets.local.engine import run
+from penstock.compile.targets.local.engine import resume, run
 
-__all__ = ["run"]
+__all__ = ["resume", "run"]

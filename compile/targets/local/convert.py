@@ -15,10 +15,14 @@ from penstock.compile.targets.local import commands
 _LONGEST_FOLDER = 180  # of 255 bytes that file systems allow
 
 
-def task(task: graph.Task) -> launcher.Task:
+def task(task: graph.Task, *, installs: bool = False) -> launcher.Task:
     """Return a task as the launcher takes it.
 
     What a DAG is given and its tasks do not use may be missing: its compiler declares everything as required.
+
+    Args:
+        task: The task.
+        installs: Whether its command keeps the part that installs packages.
     """
     component, body = task.component, task.component.body
     is_dag = isinstance(body, graph.Dag)
@@ -26,7 +30,7 @@ def task(task: graph.Task) -> launcher.Task:
     retry = task.retry or graph.Retry(0)
     return launcher.Task(
         task.name,
-        commands.without_install(container.command),
+        container.command if installs else commands.without_install(container.command),
         container.args,
         container.env,
         {
@@ -61,6 +65,12 @@ def imported(
         return local_artifact(next(iter(task.component.outputs.artifacts), "artifact"), body.type, uri, here, metadata)
     except launcher.TaskError as error:
         raise launcher.TaskError(f"{task.name}: {error}") from error
+
+
+def is_remote(task: graph.Task, body: graph.Importer, parameters: Mapping[str, Any]) -> bool:
+    """Return whether what an importer takes in has to be fetched."""
+    uri = body.uri.value if isinstance(body.uri, graph.Constant) else parameters.get(body.uri.name)
+    return "://" in str(uri).removeprefix("file://")
 
 
 def local_artifact(

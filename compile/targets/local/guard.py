@@ -23,7 +23,14 @@ for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 
 
 class Guard:
-    """A small shell beside the engine that knows which process groups are at work."""
+    """A small shell beside the engine that knows which process groups are at work.
+
+    Args:
+        lock: File descriptor of the run's lock, which it holds until it has ended.
+    """
+
+    def __init__(self, lock: int) -> None:
+        self._lock = lock
 
     def __enter__(self) -> Guard:
         self._shell = subprocess.Popen(
@@ -33,6 +40,7 @@ class Guard:
             stderr=subprocess.DEVNULL,
             cwd="/",
             start_new_session=True,
+            pass_fds=(self._lock,),
         )
         return self
 

@@ -81,6 +81,7 @@ class RunRecord:
 
     Attributes:
         resumed: When it was taken up again after it had failed or was killed; `seconds` counts from the last time.
+        cwd: Folder in which it was started: relative paths of its parameters start there.
         warnings: What the spec asks for and this machine does not give.
     """
 
@@ -96,6 +97,7 @@ class RunRecord:
     outputs: Values = field(default_factory=Values)
     error: str | None = None
     resumed: tuple[str, ...] = ()
+    cwd: str = ""
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -25,8 +25,49 @@ from penstock.compile.targets.local.record import State, TaskRecord
 
 Parameters = dict[str, Any]
 Artifacts = dict[str, list[launcher.Artifact]]
-Execute = Callable[[launcher.Task, Parameters, Artifacts, Path, Mapping[str, str]], launcher.Outputs]
 
+
+@dataclass(frozen=True)
+class Work:
+    """A task that is to run now.
+
+    Attributes:
+        path: Its path in the run.
+        parameters, artifacts: What it is given.
+        names: Values of the system placeholders.
+        value: Returns what an input of its scope holds: a value, or None.
+    """
+
+    task: graph.Task
+    path: str
+    parameters: Parameters
+    artifacts: Artifacts
+    names: Mapping[str, str]
+    value: Callable[[graph.Source], Any]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a task that succeeded.
+
+    Attributes:
+        runner: What ran its command, "process" or "container"; None: there was no command to run.
+        reused: Run and task, as ID/PATH, whose outputs these are.
+        started: When its command began, which was earlier where this was taken over from before a resumption.
+        seconds: How long that took.
+    """
+
+    outputs: launcher.Outputs
+    runner: str | None = None
+    reused: str | None = None
+    started: str | None = None
+    seconds: float | None = None
+
+
+Execute = Callable[[Work], Done]
+
+# What Kubeflow says in a final status; Vertex AI says SUCCEEDED and CANCELLED.
+_FINAL = {State.SUCCEEDED: "COMPLETE", State.CANCELLED: "CANCELED"}
 _KINDS = {graph.Container: "container", graph.Importer: "importer", graph.Dag: "dag"}
 
 
@@ -87,7 +128,7 @@ class Result:
 @dataclass(frozen=True)
 class _Ended:
     node: Node
-    result: launcher.Outputs | BaseException
+    result: Done | BaseException
 
 
 @dataclass(frozen=True)
@@ -101,7 +142,7 @@ class Schedule:
     Args:
         pipeline: What to run.
         journal: Takes what happens.
-        execute: Runs a task's command in its folder, with values for system placeholders.
+        execute: Runs a task, in another thread.
         jobs: Commands that may run at the same time.
         names: Values of the system placeholders that are the same in all tasks.
         here: Folder that relative paths of importers start from.
@@ -170,9 +211,11 @@ class Schedule:
             return
         self._running -= 1
         node, result = event.node, event.result
-        if isinstance(result, launcher.Outputs):
-            artifacts = {name: [artifact] for name, artifact in result.artifacts.items()}
-            self._finish(node, State.SUCCEEDED, (dict(result.parameters), artifacts))
+        if isinstance(result, Done):
+            outputs = result.outputs
+            artifacts = {name: [artifact] for name, artifact in outputs.artifacts.items()}
+            self._note_done(node, result)
+            self._finish(node, State.SUCCEEDED, (dict(outputs.parameters), artifacts), seconds=result.seconds)
         elif isinstance(result, launcher.Stopped):
             self._finish(node, State.CANCELLED)
         elif isinstance(result, launcher.TaskError):
@@ -270,10 +313,9 @@ class Schedule:
                 return self._final_status(scope.nodes[source.task])
 
     def _final_status(self, node: Node) -> dict[str, Any]:
-        # The states of KFP's proto, which Vertex AI and kfp.local use; Kubeflow itself says COMPLETE for SUCCEEDED.
         error = {"code": node.exit_code or 1, "message": node.error or ""} if node.state is State.FAILED else {}
         return {
-            "state": node.state.value,
+            "state": _FINAL.get(node.state, node.state.value),
             "pipelineTaskName": node.task.name,
             "pipelineJobResourceName": self._names["pipeline_job_resource_name"],
             "error": error,
@@ -297,21 +339,31 @@ class Schedule:
             self._ready.append(node)
 
     def _launch(self, node: Node) -> None:
-        folder = self._journal.folder / "tasks" / convert.folder_name(node.path)
-        task, names = convert.task(node.task), self._all_names(node)
         node.began = time.monotonic()
-        log = str((folder / "log.txt").relative_to(self._journal.folder))
-        self._note(node, state=State.RUNNING, started=now(), log=log)
+        self._note(node, state=State.RUNNING, started=now(), log=f"tasks/{convert.folder_name(node.path)}/log.txt")
         self._running += 1
 
-        def work() -> None:
+        def value(source: graph.Source) -> Any:
+            return self._value(node, source, False)
+
+        work = Work(node.task, node.path, node.parameters, node.artifacts, self._all_names(node), value)
+
+        def execute() -> None:
             try:
-                result: Any = self._execute(task, node.parameters, node.artifacts, folder, names)
+                result: Any = self._execute(work)
             except BaseException as error:
                 result = error
             self._events.put(_Ended(node, result))
 
-        self._pool.submit(work)
+        self._pool.submit(execute)
+
+    def _note_done(self, node: Node, done: Done) -> None:
+        changes: dict[str, Any] = {"runner": done.runner, "reused": done.reused}
+        if done.reused or not done.runner:
+            changes["log"] = None
+        if done.started:
+            changes["started"] = done.started
+        self._note(node, **changes)
 
     def _begin_loop(self, node: Node, loop: graph.Loop) -> None:
         task = dataclasses.replace(node.task, depends_on=(), trigger=graph.Trigger())
@@ -391,6 +443,7 @@ class Schedule:
         given: tuple[Parameters, Artifacts] = ({}, {}),
         error: str | None = None,
         exit_code: int | None = None,
+        seconds: float | None = None,
     ) -> None:
         """Take the end of a task or an iteration; consider what waits for it."""
         node.state, node.error, node.exit_code = state, error, exit_code
@@ -400,7 +453,7 @@ class Schedule:
         self._note(
             node,
             state=state,
-            seconds=round(time.monotonic() - node.began, 3) if node.began else None,
+            seconds=round(time.monotonic() - node.began, 3) if seconds is None and node.began else seconds,
             outputs=self._journal.values(*node.given),
             metrics=metrics(node.given[1]),
             exit_code=0 if ran and state is State.SUCCEEDED else exit_code,
