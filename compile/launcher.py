@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, Tuple  # noqa: UP035 Python 3.8 evaluates the alias below
+from typing import Any, BinaryIO, NoReturn, Protocol, Tuple  # noqa: UP035 Python 3.8 evaluates the alias below
 
 LARGEST_INTEGER = 2**53 - 1  # what a double, and so every KFP backend, can hold
 OWN_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: the launcher's refusal, not the command's failure
@@ -807,6 +807,13 @@ def _copy(where: str, source: Path, target: Path) -> None:
 # Processes
 
 
+class Endable(Protocol):
+    """What `Stop` takes charge of: a process, wherever it runs."""
+
+    def end(self, grace: float) -> None:
+        """Send it SIGTERM, and SIGKILL after so many seconds; 0: SIGKILL at once. Called from any thread; no wait."""
+
+
 class Stop:
     """Ends, from any thread, all processes that were started under it, and all waits.
 
@@ -820,7 +827,7 @@ class Stop:
         self.watch = watch or (lambda group, alive: None)
         self._requested = threading.Event()
         self._lock = threading.Lock()
-        self._processes: set[Process] = set()
+        self._processes: set[Endable] = set()
 
     def request(self) -> None:
         """Send SIGTERM to every process group now, and SIGKILL when the grace is over."""
@@ -846,14 +853,14 @@ class Stop:
         """Sleep, and return early with True when asked to stop."""
         return self._requested.wait(seconds)
 
-    def add(self, process: Process) -> None:
+    def add(self, process: Endable) -> None:
         """Take charge of a process."""
         with self._lock:
             self._processes.add(process)
         if self.requested():
             process.end(self.grace)
 
-    def remove(self, process: Process) -> None:
+    def remove(self, process: Endable) -> None:
         """Let go of a process that has ended."""
         with self._lock:
             self._processes.discard(process)
@@ -1073,6 +1080,7 @@ def run(
     runner: Runner = run_process,
     own_tmpdir: bool = True,
     remove: Callable[[Path], object] = _remove,
+    again: Callable[[TaskError], object] = lambda error: None,
 ) -> Outputs:
     """Run a task, as often as it may be tried, and return its outputs.
 
@@ -1090,6 +1098,7 @@ def run(
         runner: Runs the command; see `run_process`.
         own_tmpdir: Whether TMPDIR is set, to the folder that the command works in.
         remove: Removes the folder that the command worked in, now or later.
+        again: Told why an attempt failed, where another one follows.
 
     Raises:
         TaskError: it failed.
@@ -1131,9 +1140,10 @@ def run(
             try:
                 found = attempt(number)
                 return found
-            except TaskError:
+            except TaskError as error:
                 if number == task.retries:
                     raise
+                again(error)
         raise AssertionError("unreachable")
     finally:
         if found is None:
