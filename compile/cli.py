@@ -144,7 +144,7 @@ def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: boo
 
 
 @penstock.command()
-@click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", shell_complete=_names)
+@click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", required=False, shell_complete=_names)
 @click.option(
     "-p",
     "--parameter",
@@ -167,8 +167,24 @@ def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: boo
     help="Folder of runs and of the local registry.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), help="Tasks at a time.  [default: number of CPUs]")
+@click.option("--no-cache", is_flag=True, help="Run every task, also where the same task gave the same in another run.")
+@click.option(
+    "--resume",
+    metavar="ID",
+    help="Take up a run that failed, was stopped or was killed, in place of starting one; its tasks that had succeeded "
+    "are not run again.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON when it has ended, nothing else.")
-def run(what: str, given: tuple[str, ...], file: Path | None, root: Path, jobs: int | None, as_json: bool) -> None:
+def run(
+    what: str | None,
+    given: tuple[str, ...],
+    file: Path | None,
+    root: Path,
+    jobs: int | None,
+    no_cache: bool,
+    resume: str | None,
+    as_json: bool,
+) -> None:
     """Run a pipeline on this machine.
 
     Compiles it if need be, then runs that very spec. Leaves a folder with the spec, the record (run.json), logs and
@@ -177,10 +193,21 @@ def run(what: str, given: tuple[str, ...], file: Path | None, root: Path, jobs: 
     \b
     Examples: penstock run tabular_training -p framework=lightgbm -p 'slices=["weekday", "hour"]'
               penstock run specs/tabular_training.yaml --params weekly.yaml
+              penstock run --resume tabular-training-20261121-093045-1f2e
     """
-    from penstock.compile._cli.running import run_and_show
+    import os
 
-    sys.exit(run_and_show(what, given, file, root, jobs, as_json))
+    from penstock.compile._cli import running
+
+    if (what is None) == (resume is None):
+        raise click.UsageError("say what to run, or which run to resume: penstock run tabular_training")
+    if resume and (given or file):
+        raise click.UsageError("a resumed run keeps its parameters; start another to change them")
+    options = running.Options(root, jobs or os.cpu_count() or 1, reuse=not no_cache)
+    if resume:
+        sys.exit(running.resume_and_show(resume, options, as_json))
+    assert what is not None
+    sys.exit(running.run_and_show(what, given, file, options, as_json))
 
 
 class _Samples(click.Group):

@@ -37,19 +37,22 @@ class Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._states: dict[str, State] = {}
+        self._states: dict[str, tuple[State, int]] = {}
 
     def __call__(self, record: RunRecord) -> None:
-        changed = [task for task in record.tasks if task.state is not self._states.get(task.path, State.PENDING)]
+        changed = [task for task in record.tasks if (task.state, len(task.retries)) != self._seen(task)]
         # What holds others begins before them and ends after them.
         began = [task for task in changed if task.state is State.RUNNING]
         ended = sorted((task for task in changed if task.state is not State.RUNNING), key=lambda task: -len(task.path))
         for task in [*ended, *began]:
-            self._states[task.path] = task.state
+            self._states[task.path] = task.state, len(task.retries)
             # A reader that has gone is no reason to end the run.
             with contextlib.suppress(OSError, ValueError):
                 self._stream.write(f"{record.seconds:8.1f} s  {task.path}: {_sentence(task)}\n")
                 self._stream.flush()
+
+    def _seen(self, task: TaskRecord) -> tuple[State, int]:
+        return self._states.get(task.path, (State.PENDING, 0))
 
 
 class Live:
@@ -135,7 +138,9 @@ def _row(task: TaskRecord, depth: int, now: datetime.datetime) -> tuple[Text, Te
 def _remark(task: TaskRecord) -> str:
     match task.state:
         case State.SUCCEEDED | State.PENDING:
-            return ""
+            return "reused" if task.reused else f"after {len(task.retries) + 1} attempts" if task.retries else ""
+        case State.RUNNING if task.retries:
+            return f"attempt {len(task.retries) + 1}, after: {task.retries[-1].removeprefix(f'{task.name}: ')}"
         case State.SKIPPED if task.condition:
             return f"skipped: not ({short(task.condition)})"
         case State.FAILED if task.kind != "dag":

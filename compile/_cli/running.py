@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +26,8 @@ from penstock.compile.targets.local.record import RunRecord, State, TaskRecord, 
 
 _METRICS_SHOWN = 12
 
+Observe = Callable[[RunRecord], None]
+
 
 class _Stopped(BaseException):
     """A signal asked the command to end."""
@@ -33,32 +37,58 @@ class _Stopped(BaseException):
         self.number = number
 
 
-def run_and_show(
-    what: str, given: Sequence[str], file: Path | None, root: Path, jobs: int | None, as_json: bool
-) -> int:
+@dataclass(frozen=True)
+class Options:
+    """How to run: what `local.run` takes beside the pipeline."""
+
+    root: Path
+    jobs: int
+    reuse: bool = True
+
+    def keywords(self) -> dict[str, Any]:
+        """Return them as keyword arguments."""
+        return dict(vars(self))
+
+
+def run_and_show(what: str, given: Sequence[str], file: Path | None, options: Options, as_json: bool) -> int:
     """Run what the user named, show it, and return the exit code."""
     texts = _split(given)
     source = find_source(what)
+
+    def start(folder: Path, observe: Observe) -> RunRecord:
+        spec = _compiled(source, folder)
+        pipeline = from_kfp.read(spec)
+        values = parameters.from_file(pipeline, file) if file else {}
+        values |= parameters.from_text(pipeline, texts)
+        return local.run(spec, values, observe=observe, **options.keywords())
+
+    return _show_all_of(start, as_json)
+
+
+def resume_and_show(run_id: str, options: Options, as_json: bool) -> int:
+    """Resume a run, show it, and return the exit code."""
+    return _show_all_of(lambda _, observe: local.resume(run_id, observe=observe, **options.keywords()), as_json)
+
+
+def _show_all_of(start: Callable[[Path, Observe], RunRecord], as_json: bool) -> int:
+    """Show a run from its start, which is given a temporary folder and an observer, to its end."""
     record: RunRecord | None = None
     last: list[RunRecord] = []
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder, _signals_raised():
         try:
-            spec = _compiled(source, Path(folder))
-            pipeline = from_kfp.read(spec)
-            values = parameters.from_file(pipeline, file) if file else {}
-            values |= parameters.from_text(pipeline, texts)
             with progress(sys.stderr, quiet=as_json) as observer:
 
                 def observe(record: RunRecord) -> None:
                     last[:] = [record]
                     observer(record)
 
-                record = local.run(spec, values, root=root, jobs=jobs or os.cpu_count() or 1, observe=observe)
+                record = start(Path(folder), observe)
         except _Stopped as stop:
-            where = f"; see {_near(Path(last[0].folder))}" if last else ""
             if as_json and last:
                 print_json(last[0].to_json())
-            print(f"stopped by {signal.Signals(stop.number).name}{where}", file=sys.stderr)
+            where = f"; see {_near(Path(last[0].folder))}" if last else ""
+            again = f"; to go on from there: {_resumption(last[0])}" if last else ""
+            print(f"stopped by {signal.Signals(stop.number).name}{where}{again}", file=sys.stderr)
             return 128 + stop.number
     if as_json:
         print_json(record.to_json())
@@ -66,7 +96,10 @@ def run_and_show(
         show(record)
     for line in problems(record):
         print(line, file=sys.stderr)
-    return 0 if record.state is State.SUCCEEDED else 1
+    if _ok(record):
+        return 0
+    print(f"to go on from here: {_resumption(record)}", file=sys.stderr)
+    return 1
 
 
 def show(record: RunRecord) -> None:
@@ -99,6 +132,12 @@ def problems(record: RunRecord) -> list[str]:
     if not lines and not _ok(record):
         lines.append(f"error: {record.error or f'the run ended {record.state}'}")
     return lines
+
+
+def _resumption(record: RunRecord) -> str:
+    root = Path(record.folder).parents[1]
+    at = "" if root == Path("penstock-out").absolute() else f" --root {shlex.quote(_near(root))}"
+    return f"penstock run --resume {record.id}{at}"
 
 
 def _ok(record: RunRecord) -> bool:

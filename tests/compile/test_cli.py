@@ -234,12 +234,35 @@ def test_failing_step_prints_its_own_message_and_its_log(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     result = call("run", f"{STEPS}:failing", "--root", "out")
     assert result.exit_code == 1
-    *_, message, log = result.stderr.splitlines()
+    *_, message, log, again = result.stderr.splitlines()
     assert message == "error: refuse: text: that is not wanted. Give another."
+    assert re.fullmatch(r"to go on from here: penstock run --resume failing-\S+ --root out", again)
     assert re.fullmatch(r"  log: out/runs/failing-\S+/tasks/refuse/log\.txt", log)
     assert Path(log.split()[1]).is_file()
     assert "Traceback" not in result.output
     assert "failed in" in result.stdout
+
+
+def test_a_failed_run_is_resumed_and_a_second_run_reuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = json.loads(call("run", f"{STEPS}:failing", "--root", "out", "--json").stdout)
+    again = call("run", "--resume", failed["id"], "--root", "out", "--json")
+    assert again.exit_code == 1
+    assert len(json.loads(again.stdout)["resumed"]) == 1
+    call("run", f"{STEPS}:choosing", "--root", "out")
+    reused = call("run", f"{STEPS}:choosing", "--root", "out")
+    assert ": reused in" in reused.stderr
+    assert ": reused" not in call("run", f"{STEPS}:choosing", "--root", "out", "--no-cache").stderr
+
+
+def test_a_resumed_run_takes_no_pipeline_and_no_parameters(tmp_path: Path) -> None:
+    assert "keeps its parameters" in call("run", "--resume", "x", "-p", "n=1").stderr
+    for wrong in (("run",), ("run", "choosing", "--resume", "x")):
+        result = call(*wrong)
+        assert result.exit_code == 2
+        assert "say what to run, or which run to resume" in result.stderr
+    result = call("run", "--resume", "x", "--root", tmp_path)
+    assert (result.exit_code, "there is no run x in" in result.stderr) == (2, True)
 
 
 def test_failing_run_with_json_still_prints_the_record(tmp_path: Path) -> None:

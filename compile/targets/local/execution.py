@@ -76,6 +76,7 @@ class Execution:
             env=self.env,
             stop=self.stop,
             remove=self.remove,
+            again=work.again,
         )
         seconds = round(time.monotonic() - begin, 3)
         self.store.keep(

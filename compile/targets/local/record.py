@@ -53,6 +53,7 @@ class TaskRecord:
         log: Log file, relative to the run folder.
         metrics: Numbers that its metrics artifacts hold.
         error: The component's own message.
+        retries: Why each attempt before the last one failed.
         runner: What ran its command, "process" or "container"; None for what runs no command.
         reused: Run and task, as ID/PATH, whose outputs it took over in place of running.
     """
@@ -71,6 +72,7 @@ class TaskRecord:
     log: str | None = None
     exit_code: int | None = None
     error: str | None = None
+    retries: tuple[str, ...] = ()
     runner: str | None = None
     reused: str | None = None
 

@@ -64,16 +64,18 @@ def _facts(record: RunRecord, folder: Path) -> Iterator[str]:
     facts = {
         "Run": record.id,
         "Started": _time(record.started),
+        "Resumed": ", ".join(_time(time) for time in record.resumed),
         "Took": seconds_text(record.seconds),
         "Tasks": ", ".join(f"{count} {state.lower()}" for state, count in counts.items() if count) or "none",
         "Spec": f'<a href="spec.yaml">spec.yaml</a> <code>sha256:{_e(record.spec_sha256)}</code>',
         "Record": '<a href="run.json">run.json</a>',
         "Reports": " · ".join(_reports(record, folder)),
+        "Warnings": "<br>".join(_e(warning) for warning in record.warnings),
     }
     yield '<dl class="facts">\n'
     for name, value in facts.items():
         if value:
-            yield f"<dt>{name}</dt><dd>{value if name in ('Spec', 'Record', 'Reports') else _e(value)}</dd>\n"
+            yield f"<dt>{name}</dt><dd>{value if name in ('Spec', 'Record', 'Reports', 'Warnings') else _e(value)}</dd>\n"
     yield "</dl>\n"
 
 
@@ -143,9 +145,11 @@ def _task(task: TaskRecord, depth: int, folder: Path, unfold: bool) -> Iterator[
     yield f'<details class="task" {attributes}>\n<summary><span class="{task.state}">{MARKS[task.state]}</span> '
     yield f"<strong>{_e(task.name)}</strong> <small>"
     took = f" in {seconds_text(task.seconds)}" if task.seconds is not None and task.state in _ENDED else ""
-    yield f"{task.state.lower()}{took}</small></summary>\n"
+    yield f"{'reused' if task.reused else task.state.lower()}{took}</small></summary>\n"
     if task.error:
         yield f'<p class="error">{_e(message(task))}</p>\n'
+    for error in task.retries:
+        yield f'<p class="quiet">tried again after: {_e(error.removeprefix(f"{task.name}: "))}</p>\n'
     facts = []
     if task.path != task.name:
         facts.append(f"<code>{_e(task.path)}</code>")
@@ -155,6 +159,10 @@ def _task(task: TaskRecord, depth: int, folder: Path, unfold: bool) -> Iterator[
         facts.append("after " + ", ".join(_e(path.rpartition(".")[2]) for path in task.depends_on))
     if task.log:
         facts.append(f'<a href="{_href(task.log)}">log</a>')
+    if task.reused:
+        facts.append(f"reused from <code>{_e(task.reused)}</code>")
+    if task.runner == "container":
+        facts.append("in a container")
     if task.exit_code:
         facts.append(f"exit code {task.exit_code}")
     if facts:

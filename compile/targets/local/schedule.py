@@ -36,6 +36,7 @@ class Work:
         parameters, artifacts: What it is given.
         names: Values of the system placeholders.
         value: Returns what an input of its scope holds: a value, or None.
+        again: Takes why an attempt failed, where another one follows.
     """
 
     task: graph.Task
@@ -44,6 +45,7 @@ class Work:
     artifacts: Artifacts
     names: Mapping[str, str]
     value: Callable[[graph.Source], Any]
+    again: Callable[[launcher.TaskError], object]
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,17 @@ class _Ended:
 
 
 @dataclass(frozen=True)
+class _Again:
+    node: Node
+    error: launcher.TaskError
+
+
+@dataclass(frozen=True)
 class _StopRequest:
     pass
+
+
+_Event = _Ended | _Again | _StopRequest
 
 
 class Schedule:
@@ -162,7 +173,7 @@ class Schedule:
     ) -> None:
         self._pipeline, self._journal, self._execute, self._jobs = pipeline, journal, execute, jobs
         self._names, self._here, self._stop = names, here, stop
-        self._events: queue.SimpleQueue[_Ended | _StopRequest] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="task")
         self._considered: deque[Node] = deque()  # to decide about
         self._ready: deque[Node] = deque()  # commands to start
@@ -176,7 +187,7 @@ class Schedule:
         """End the run, from a signal handler or any thread; asked again, kill what still runs."""
         self._events.put(_StopRequest())
 
-    def _next_event(self) -> _Ended | _StopRequest:
+    def _next_event(self) -> _Event:
         # A signal that arrives just before a wait without end does not end it, and its handler never runs.
         while True:
             with contextlib.suppress(queue.Empty):
@@ -205,9 +216,13 @@ class Schedule:
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _take(self, event: _Ended | _StopRequest) -> None:
+    def _take(self, event: _Event) -> None:
         if isinstance(event, _StopRequest):
             self._end_early()
+            return
+        if isinstance(event, _Again):
+            record = self._journal[event.node.path]
+            self._note(event.node, retries=(*record.retries, str(event.error)))
             return
         self._running -= 1
         node, result = event.node, event.result
@@ -346,7 +361,10 @@ class Schedule:
         def value(source: graph.Source) -> Any:
             return self._value(node, source, False)
 
-        work = Work(node.task, node.path, node.parameters, node.artifacts, self._all_names(node), value)
+        def again(error: launcher.TaskError) -> None:
+            self._events.put(_Again(node, error))
+
+        work = Work(node.task, node.path, node.parameters, node.artifacts, self._all_names(node), value, again)
 
         def execute() -> None:
             try:
