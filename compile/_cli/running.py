@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import signal
 import sys
@@ -15,16 +14,13 @@ from types import FrameType
 from typing import Any
 
 from penstock.compile import from_kfp, parameters
-from penstock.compile._cli.output import console, print_json, table
+from penstock.compile._cli.outcome import near, problems, show
+from penstock.compile._cli.output import print_json
 from penstock.compile._cli.progress import progress
 from penstock.compile._cli.sources import Source, find_source
 from penstock.compile.errors import PenstockError
 from penstock.compile.targets import local
-from penstock.compile.targets.local.look import seconds_text
-from penstock.compile.targets.local.outline import flat, message, outline
-from penstock.compile.targets.local.record import RunRecord, State, TaskRecord, Values
-
-_METRICS_SHOWN = 12
+from penstock.compile.targets.local.record import RunRecord, State
 
 Observe = Callable[[RunRecord], None]
 
@@ -86,7 +82,7 @@ def _show_all_of(start: Callable[[Path, Observe], RunRecord], as_json: bool) -> 
         except _Stopped as stop:
             if as_json and last:
                 print_json(last[0].to_json())
-            where = f"; see {_near(Path(last[0].folder))}" if last else ""
+            where = f"; see {near(Path(last[0].folder))}" if last else ""
             again = f"; to go on from there: {_resumption(last[0])}" if last else ""
             print(f"stopped by {signal.Signals(stop.number).name}{where}{again}", file=sys.stderr)
             return 128 + stop.number
@@ -96,79 +92,16 @@ def _show_all_of(start: Callable[[Path, Observe], RunRecord], as_json: bool) -> 
         show(record)
     for line in problems(record):
         print(line, file=sys.stderr)
-    if _ok(record):
+    if record.state is State.SUCCEEDED:
         return 0
     print(f"to go on from here: {_resumption(record)}", file=sys.stderr)
     return 1
 
 
-def show(record: RunRecord) -> None:
-    """Print outputs, metrics, and where everything lies."""
-    out = console()
-    rows = [row for task, _ in flat(outline(record.tasks)) for row in _rows(task)]
-    if rows:
-        out.print()
-        out.print(table(["step", "output", "value"], rows))
-    outputs = [["", name, _one_line(value)] for name, value in record.outputs.parameters.items()]
-    outputs += _artifact_rows("", record.outputs)
-    if outputs:
-        out.print()
-        out.print(table(["pipeline", "output", "value"], outputs))
-    folder = Path(record.folder)
-    out.print()
-    out.print(f"{record.state.lower()} in {seconds_text(record.seconds)}", style="green" if _ok(record) else "bold red")
-    out.print(f"run     {_near(folder)}", soft_wrap=True, markup=False)
-    out.print(f"report  {_near(folder / 'report.html')}", soft_wrap=True, markup=False)
-
-
-def problems(record: RunRecord) -> list[str]:
-    """Return what went wrong, each failed step by its own message and with its log."""
-    lines = []
-    for task in record.tasks:
-        if task.state is State.FAILED and task.kind != "dag":
-            lines.append(f"error: {task.path}: {message(task)}")
-            if task.log:
-                lines.append(f"  log: {_near(Path(record.folder) / task.log)}")
-    if not lines and not _ok(record):
-        lines.append(f"error: {record.error or f'the run ended {record.state}'}")
-    return lines
-
-
 def _resumption(record: RunRecord) -> str:
     root = Path(record.folder).parents[1]
-    at = "" if root == Path("penstock-out").absolute() else f" --root {shlex.quote(_near(root))}"
+    at = "" if root == Path("penstock-out").absolute() else f" --root {shlex.quote(near(root))}"
     return f"penstock run --resume {record.id}{at}"
-
-
-def _ok(record: RunRecord) -> bool:
-    return record.state is State.SUCCEEDED
-
-
-def _rows(task: TaskRecord) -> Iterator[list[str]]:
-    if task.kind == "dag":
-        return
-    for name, value in task.outputs.parameters.items():
-        yield [task.path, name, _one_line(value)]
-    metrics = list(task.metrics.items())
-    for name, number in metrics[:_METRICS_SHOWN]:
-        yield [task.path, name, f"{number:.6g}"]
-    if len(metrics) > _METRICS_SHOWN:
-        yield [task.path, "…", f"{len(metrics) - _METRICS_SHOWN} more in the report"]
-
-
-def _artifact_rows(step: str, values: Values) -> list[list[str]]:
-    return [[step, name, artifact.uri] for name, artifacts in values.artifacts.items() for artifact in artifacts]
-
-
-def _one_line(value: Any, longest: int = 200) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _near(path: Path) -> str:
-    """Return a path as seen from here, where that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
 
 
 def _split(given: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""Shows what came of a run: outputs, metrics, what went wrong, and where everything lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from penstock.compile._cli.output import console, table
+from penstock.compile.targets.local.look import seconds_text
+from penstock.compile.targets.local.outline import flat, message, outline
+from penstock.compile.targets.local.record import RunRecord, State, TaskRecord, Values
+
+_METRICS_SHOWN = 12
+
+
+def show(record: RunRecord) -> None:
+    """Print outputs, metrics, and where everything lies."""
+    out = console()
+    rows = [row for task, _ in flat(outline(record.tasks)) for row in _rows(task)]
+    if rows:
+        out.print()
+        out.print(table(["step", "output", "value"], rows))
+    outputs = [["", name, _one_line(value)] for name, value in record.outputs.parameters.items()]
+    outputs += _artifact_rows("", record.outputs)
+    if outputs:
+        out.print()
+        out.print(table(["pipeline", "output", "value"], outputs))
+    folder = Path(record.folder)
+    out.print()
+    out.print(f"{record.state.lower()} in {seconds_text(record.seconds)}", style="green" if _ok(record) else "bold red")
+    out.print(f"run     {near(folder)}", soft_wrap=True, markup=False)
+    out.print(f"report  {near(folder / 'report.html')}", soft_wrap=True, markup=False)
+
+
+def problems(record: RunRecord) -> list[str]:
+    """Return what went wrong, each failed step by its own message and with its log."""
+    lines = []
+    for task in record.tasks:
+        if task.state is State.FAILED and task.kind != "dag":
+            lines.append(f"error: {task.path}: {message(task)}")
+            if task.log:
+                lines.append(f"  log: {near(Path(record.folder) / task.log)}")
+    if not lines and not _ok(record):
+        lines.append(f"error: {record.error or f'the run ended {record.state}'}")
+    return lines
+
+
+def near(path: Path) -> str:
+    """Return a path as seen from here, where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+def _ok(record: RunRecord) -> bool:
+    return record.state is State.SUCCEEDED
+
+
+def _rows(task: TaskRecord) -> Iterator[list[str]]:
+    if task.kind == "dag":
+        return
+    for name, value in task.outputs.parameters.items():
+        yield [task.path, name, _one_line(value)]
+    metrics = list(task.metrics.items())
+    for name, number in metrics[:_METRICS_SHOWN]:
+        yield [task.path, name, f"{number:.6g}"]
+    if len(metrics) > _METRICS_SHOWN:
+        yield [task.path, "…", f"{len(metrics) - _METRICS_SHOWN} more in the report"]
+
+
+def _artifact_rows(step: str, values: Values) -> list[list[str]]:
+    return [[step, name, artifact.uri] for name, artifacts in values.artifacts.items() for artifact in artifacts]
+
+
+def _one_line(value: Any, longest: int = 200) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
