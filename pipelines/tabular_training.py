@@ -68,7 +68,6 @@ def tabular_training(
         spec_sha256: SHA-256 of this spec; filled in at submission.
         git_commit: Commit of the pipeline's source; filled in at submission.
     """
-    # Steps that read or change the outside are never taken from a cache: its key knows nothing of what lies there.
     ingested = ingest(
         source=source,
         query=query,
@@ -78,7 +77,7 @@ def tabular_training(
         time_column=time_column,
         eval_from=eval_from,
         max_bad_rows=max_bad_rows,
-    ).set_caching_options(False)
+    )
     validated = validate(dataset=ingested.outputs["train_set"], schema_uri=schema_uri, on_anomaly=on_anomaly)
     trained = train(
         train_set=ingested.outputs["train_set"],
@@ -97,7 +96,7 @@ def tabular_training(
         model_name=model_name,
         registry=registry,
         seed=seed,
-    ).set_caching_options(False)
+    )
     with dsl.If(evaluated.outputs["blessed"] == True, name="blessed"):
         register(
             model=trained.outputs["model"],
@@ -110,4 +109,4 @@ def tabular_training(
             run_id=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
             spec_sha256=spec_sha256,
             git_commit=git_commit,
-        ).set_caching_options(False)
+        )

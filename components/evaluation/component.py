@@ -5,9 +5,11 @@ from typing import List, NamedTuple
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 
+from penstock.components.caching import uncached
 from penstock.components.images import image
 
 
+@uncached
 @dsl.component(base_image=image("tabular"), install_kfp_package=False)
 def evaluate(
     model: Input[Model],

@@ -5,9 +5,11 @@ from typing import NamedTuple, Optional  # kfp reads these names
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Output
 
+from penstock.components.caching import uncached
 from penstock.components.images import image
 
 
+@uncached
 @dsl.component(base_image=image("tabular"), install_kfp_package=False)
 def validate(
     dataset: Input[Dataset],
