@@ -8,15 +8,18 @@ from collections.abc import Iterator, Sequence
 
 from penstock.compile import graph
 
+# Stand for what the platform does by itself; nobody has such images.
+VOLUME_IMAGES = ("argostub/createpvc", "argostub/deletepvc")
+
 _EXECUTOR = "kfp.dsl.executor_main"
 _PROGRAM = "ephemeral_component.py"  # where a lightweight component's source goes
 _PIP = re.compile(r"\bpip3?\s+install\b")
 _OPERATOR = re.compile(r"[;&|()<>]+")
 _OPTIONS_WITH_VALUE = {
     "--index-url", "-i", "--extra-index-url", "--trusted-host", "--find-links", "-f", "--target", "-t", "--constraint",
-    "-c", "--platform", "--python-version", "--prefix", "--root", "--src", "--timeout", "--retries", "--proxy", "--cert",
-    "--client-cert", "--cache-dir", "--log", "--only-binary", "--no-binary", "--progress-bar", "--upgrade-strategy",
-    "--config-settings", "-C", "--report",
+    "-c", "--platform", "--python-version", "--prefix", "--root", "--src", "--timeout", "--retries", "--proxy",
+    "--cert", "--client-cert", "--cache-dir", "--log", "--only-binary", "--no-binary", "--progress-bar",
+    "--upgrade-strategy", "--config-settings", "-C", "--report",
 }  # fmt: skip
 _NAMES_PACKAGES = ("-r", "--requirement", "-e", "--editable")
 
@@ -86,6 +89,11 @@ def without_source(body: graph.Container) -> list[str]:
         if _PROGRAM in element:
             return elements[: index + 1] + elements[index + 2 :]
     return elements
+
+
+def is_lightweight(body: graph.Container) -> bool:
+    """Return whether a command brings a Python function's source along."""
+    return any(_PROGRAM in element for element in body.command)
 
 
 def is_containerized_python(body: graph.Container) -> bool:
