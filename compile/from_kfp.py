@@ -5,6 +5,7 @@ Strict: a field that the IR's messages do not know is an error that names it, ne
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -107,11 +108,27 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return mapping
 
 
+def _parsed(text: str) -> Iterable[Any]:
+    """Yield the documents of a text."""
+    if text.lstrip().startswith("{"):
+        # JSON is YAML, but for numbers such as 1e-7, which YAML 1.1 takes for text.
+        with contextlib.suppress(ValueError):
+            return [json.loads(text, object_pairs_hook=_once)]
+    return yaml.load_all(text, Loader=_Loader)  # type: ignore[no-any-return]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")  # YAML's reader says which and where
+    return found
+
+
 def _documents(document: str | Mapping[str, Any], name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return the pipeline spec and the platform spec, unwrapped."""
     if isinstance(document, str):
         try:
-            found = [item for item in yaml.load_all(document, Loader=_Loader) if item is not None]
+            found = [item for item in _parsed(document) if item is not None]
         except yaml.YAMLError as error:
             raise PenstockError(f"{name}: not YAML: {error}") from error
     else:

@@ -177,7 +177,8 @@ def condition_inputs(expression: Expression) -> frozenset[str]:
 def evaluate(expression: Expression, parameters: Mapping[str, Any]) -> Any:
     """Return the value of a condition's tree over a task's input parameters.
 
-    Integers and doubles compare by value; values of different kinds are unequal and have no order.
+    Integers and doubles compare by value; values of different kinds are unequal and have no order, nor have lists and
+    objects.
 
     Raises:
         ConditionError: an input has no value, or an operator meets values that it does not take.
@@ -190,10 +191,15 @@ def evaluate(expression: Expression, parameters: Mapping[str, Any]) -> Any:
             raise ConditionError(f"input {expression[1]} has no value")
         return parameters[expression[1]]
     if kind in ("&&", "||"):
-        decided = kind == "||"
+        decided, problem = kind == "||", None
         for part in expression[1:]:
-            if _boolean(kind, evaluate(part, parameters)) is decided:
-                return decided
+            try:
+                if _boolean(kind, evaluate(part, parameters)) is decided:
+                    return decided
+            except ConditionError as error:
+                problem = problem or error
+        if problem:  # as in CEL, it does not count where another part decides
+            raise problem
         return not decided
     values = [evaluate(part, parameters) for part in expression[1:]]
     if kind == "!":
@@ -201,10 +207,11 @@ def evaluate(expression: Expression, parameters: Mapping[str, Any]) -> Any:
     if kind in ("int", "double"):
         return _converted(kind, values[0])
     left, right = values
-    if _kind(left) == _kind(right) and (kind in ("==", "!=") or left is not None):
-        return _COMPARE[kind](left, right)
+    alike = _kind(left) == _kind(right)
     if kind in ("==", "!="):
-        return kind == "!="
+        return _COMPARE[kind](left, right) if alike else kind == "!="
+    if alike and isinstance(left, (bool, int, float, str)):
+        return _COMPARE[kind](left, right)
     raise ConditionError(f"{_shown(left)} {kind} {_shown(right)} compares {_kind(left)} with {_kind(right)}")
 
 
@@ -745,7 +752,8 @@ def _output_parameter(task: Task, name: str, given: Mapping[str, Any], said: Map
     try:
         if name in said.get("parameterValues", {}):
             return check_value(said["parameterValues"][name], kind)
-        text = Path(given["outputs"]["parameters"][name]["outputFile"]).read_text(encoding="utf-8")
+        # As bytes: text mode would change line ends.
+        text = Path(given["outputs"]["parameters"][name]["outputFile"]).read_bytes().decode("utf-8")
         return from_text(text, kind)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise TaskError(f"{task.name}: output {name!r}: is declared but was not written") from None

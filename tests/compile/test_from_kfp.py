@@ -94,6 +94,14 @@ def test_an_input_makes_a_dependency_even_where_none_is_said(spec):
     assert from_kfp.parse(spec).dag.tasks["total"].depends_on == ("for-loop-4",)
 
 
+def test_numbers_of_a_json_spec_may_have_exponents(spec):
+    spec["root"]["inputDefinitions"]["parameters"]["ratio"]["defaultValue"] = "RATIO"
+    text = json.dumps(spec)
+    assert from_kfp.parse(text.replace('"RATIO"', "1e-7")).inputs.parameters["ratio"].default == 1e-7
+    with pytest.raises(PenstockError, match="key 'name' is given twice"):
+        from_kfp.parse(text.replace('{"name":', '{"name": "x", "name":', 1))
+
+
 def test_json_and_the_wrappers_of_others_are_read_alike(compiled, spec, tmp_path):
     direct = from_kfp.read(compiled(sums))
     assert from_kfp.parse(json.dumps(spec)) == direct

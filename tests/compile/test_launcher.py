@@ -94,11 +94,21 @@ def test_a_condition_that_does_not_parse_says_where(text, near):
         ("double(inputs.parameter_values['x']) > 0", True, "a boolean is not a number"),
         ("inputs.parameter_values['x'] && true", 1, "needs a boolean, not 1"),
         ("inputs.parameter_values['x']", "yes", "needs a boolean, not 'yes'"),
+        ("inputs.parameter_values['x'] < inputs.parameter_values['x']", {"a": 1}, "compares an object with an object"),
+        ("inputs.parameter_values['x'] >= inputs.parameter_values['x']", [1], "compares a list with a list"),
     ],
 )
 def test_a_condition_over_values_it_cannot_take_is_an_error_not_false(text, value, message):
     with pytest.raises(ConditionError, match=message):
         holds(text, x=value)
+
+
+@pytest.mark.parametrize("missing", ["inputs.parameter_values['y'] == 1", "inputs.parameter_values['x'] > 1"])
+def test_what_decides_a_condition_does_so_whatever_the_rest_of_it_is(missing):
+    assert holds(f"{missing} || inputs.parameter_values['x'] == 'a'", x="a")
+    assert not holds(f"{missing} && inputs.parameter_values['x'] == 'b'", x="a")
+    with pytest.raises(ConditionError, match=r"no value|compares text"):
+        holds(f"{missing} && inputs.parameter_values['x'] == 'a'", x="a")
 
 
 def test_the_inputs_of_a_condition_are_found():
@@ -354,6 +364,7 @@ FILE = "{{$.outputs.parameters['x'].output_file}}"
     ("kind", "text", "expected"),
     [
         ("STRING", " a\n", " a\n"),
+        ("STRING", "a\r\nb\r", "a\r\nb\r"),
         ("NUMBER_INTEGER", "7\n", 7),
         ("NUMBER_DOUBLE", "1e-3", 0.001),
         ("NUMBER_DOUBLE", "3", 3.0),

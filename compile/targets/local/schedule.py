@@ -385,7 +385,7 @@ class Schedule:
 
     def _begin_loop(self, node: Node, loop: graph.Loop) -> None:
         task = dataclasses.replace(node.task, depends_on=(), trigger=graph.Trigger())
-        given = convert.iterations(task, loop, node.parameters, node.artifacts)
+        given = list(convert.iterations(task, loop, node.parameters, node.artifacts))  # none begins if one cannot
         for index, (parameters, artifacts) in enumerate(given):
             one = Node(task, node.scope, f"{node.path}.{index}", parameters=parameters, artifacts=artifacts, loop=node)
             node.iterations.append(one)

@@ -545,6 +545,20 @@ def test_loops_run_their_body_for_each_item_and_collect(run):
     assert bodies == ["10+1", "10+2", "10+3"]
 
 
+def test_a_loop_with_an_item_that_does_not_fit_fails_before_any_iteration_begins(compiled, tmp_path):
+    @dsl.pipeline(name="misfit")
+    def misfit():
+        with dsl.ParallelFor([1, 2]) as item:
+            number(value=item)
+
+    def change(spec: dict) -> None:
+        spec["root"]["dag"]["tasks"]["for-loop-2"]["parameterIterator"]["items"]["raw"] = '[1, "x"]'
+
+    record = local.run(edited(compiled, misfit, change, tmp_path), {}, root=tmp_path / "root", jobs=2)
+    assert states(record) == {"for-loop-2": "FAILED"}
+    assert record.error == "for-loop-2: input 'pipelinechannel--loop-item-param-1': expected an integer, got text: 'x'"
+
+
 def test_a_loop_runs_no_more_iterations_at_once_than_it_may(run):
     @dsl.pipeline(name="limit")
     def limit():
