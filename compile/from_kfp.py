@@ -96,7 +96,7 @@ def messages() -> ModuleType:
     raise PenstockError("the messages of KFP's IR are missing; pip install kfp-pipeline-spec")
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """PyYAML's safe loader, ten times faster in C, that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -114,7 +114,7 @@ def _parsed(text: str) -> Iterable[Any]:
         # JSON is YAML, but for numbers such as 1e-7, which YAML 1.1 takes for text.
         with contextlib.suppress(ValueError):
             return [json.loads(text, object_pairs_hook=_once)]
-    return yaml.load_all(text, Loader=_Loader)  # type: ignore[no-any-return]
+    return yaml.load_all(text, Loader=Loader)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -356,11 +356,14 @@ class _Reader:
                 )
         if missing := sorted(depends_on - set(siblings)):
             raise self.error(where, f"depends on {', '.join(missing)}, not in its scope {scope}")
+        component = self.component(reference, self.spec.components[reference])
+        # Settings of a platform may read outputs of tasks that nothing else ties to this one.
+        depends_on.update(set(_producers(component.platforms)) & set(siblings))
         policy = spec.trigger_policy
         strategy = messages().PipelineTaskSpec.TriggerPolicy.TriggerStrategy
         return graph.Task(
             name=name,
-            component=self.component(reference, self.spec.components[reference]),
+            component=component,
             title=spec.task_info.name,
             inputs=inputs,
             depends_on=tuple(sorted(depends_on)),
@@ -452,6 +455,19 @@ def _value_or_parameter(spec: Any) -> graph.Constant | graph.RuntimeParameter:
         old = spec.constant_value
         return graph.Constant(getattr(old, old.WhichOneof("value") or "string_value"))
     return graph.Constant(_to_value(spec.constant))
+
+
+def _producers(settings: Any) -> Iterator[str]:
+    """Yield the tasks whose outputs the settings of a platform read."""
+    if isinstance(settings, Mapping):
+        output = settings.get("taskOutputParameter")
+        if isinstance(output, Mapping) and isinstance(task := output.get("producerTask"), str):
+            yield task
+        for value in settings.values():
+            yield from _producers(value)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _producers(value)
 
 
 def _platform_settings(spec: Any) -> dict[str, Any]:

@@ -14,11 +14,13 @@ class Mount:
     Attributes:
         path: Absolute path that the task sees.
         source: Folder or file on this machine.
+        fresh: Whether it is emptied before every attempt.
     """
 
     path: str
     source: Path
     read_only: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
