@@ -127,13 +127,16 @@ class _Document:
 # Before a run
 
 
-def check(pipeline: graph.Pipeline, objects: Objects, volumes_folder: Path) -> list[str]:
+def check(
+    pipeline: graph.Pipeline, objects: Objects, volumes_folder: Path, contained: Collection[str] | None = None
+) -> list[str]:
     """Return what keeps a pipeline's documents from being honoured, each with the task and what to do.
 
     Args:
         pipeline: The pipeline.
         objects: Secrets and ConfigMaps that there are.
         volumes_folder: Folder of all volumes.
+        contained: Paths, as `Pipeline.walk` has them, of tasks that run in containers; None: it is not known.
     """
     problems: list[str] = []
     fit(pipeline.platforms.get(PLATFORM, {}), PIPELINE_SHAPE, "kubernetes", problems)
@@ -141,7 +144,9 @@ def check(pipeline: graph.Pipeline, objects: Objects, volumes_folder: Path) -> l
     for path, task, scope in _scoped(pipeline.root, ""):
         raw = task.component.platforms.get(PLATFORM)
         if raw is not None:
-            found = _problems(raw, pipeline, scope, objects, None if None in made else made, volumes_folder)
+            found = list(_problems(raw, pipeline, scope, objects, None if None in made else made, volumes_folder))
+            if not found and contained is not None and path not in contained:
+                found = list(_blocked(raw, volumes_folder))
             problems += [f"task {path}: {problem}" for problem in found]
     return problems
 
@@ -250,6 +255,23 @@ def _problems(
                 volumes.find(volumes_folder, name)
             except ValueError as error:
                 yield f"pvcMount: {error}"
+
+
+def _blocked(raw: Mapping[str, Any], volumes_folder: Path) -> Iterator[str]:
+    """Yield why a process cannot have its mounts."""
+    document = _document(fit(raw, SHAPE, "kubernetes", []))
+    there = {
+        claim.path
+        for claim in document.claims
+        if (name := _constant(claim.name)) and _same(volumes_folder / name / claim.sub_path, Path(claim.path))
+    }
+    for field_name, path in document.paths():
+        if path not in there and (problem := mounts.obstacle(path)):
+            yield f"{field_name}: {problem}"
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _unreachable(given: graph.Input | None, pipeline: graph.Pipeline, scope: graph.Component) -> str:

@@ -27,6 +27,18 @@ from penstock.compile.targets.local.setting import Mount
 _POLL = 0.1  # seconds between two looks at whether a path is free
 
 
+def obstacle(path: str) -> str:
+    """Return why a link cannot be made at a path, with what to do; "" where it can, or will once others are done."""
+    if os.path.islink(path):  # whose it is shows when it is needed
+        return ""
+    if os.path.lexists(path):
+        return _refusal(path, "something else is there")
+    parent = next(parent for parent in Path(path).parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        return _refusal(path, f"a link there cannot be made: {parent} cannot be written to")
+    return ""
+
+
 def in_place(mounts: Sequence[Mount], runner: launcher.Runner = launcher.run_process) -> launcher.Runner:
     """Return a runner whose commands find mounts in their places, if nothing else is there."""
 
@@ -214,4 +226,4 @@ def _unlock(lock: int) -> None:
 
 
 def _refusal(path: str, reason: str) -> str:
-    return f"{path} cannot be mounted for a process: {reason}; use --runner docker, or --runner auto"
+    return f"{path} cannot be mounted for a process: {reason}; use --runner docker"

@@ -423,6 +423,25 @@ def test_a_claim_that_the_pipeline_creates_need_not_be_there(compiled, places):
     assert "task work-2: pvcMount: there is no volume other" in problem
 
 
+def test_a_mount_that_no_process_can_have_is_found_before_anything_runs(pipeline, places, tmp_path):
+    there, link = tmp_path / "there", tmp_path / "link"
+    there.mkdir()
+    (places.volumes / "data").mkdir(parents=True)
+    link.symlink_to(places.volumes / "data")
+    found = pipeline(
+        lambda task, _: kubernetes.empty_dir_mount(task, "a", str(there)),
+        lambda task, _: kubernetes.empty_dir_mount(task, "b", str(tmp_path / "new" / "b")),
+        lambda task, _: kubernetes.mount_pvc(task, "data", str(link)),
+        lambda task, _: kubernetes.mount_pvc(task, "data", str(places.volumes / "data")),
+    )
+    assert check(found, places) == []
+    assert documents.check(found, OBJECTS, places.volumes, {"work"}) == []
+    assert documents.check(found, OBJECTS, places.volumes, set()) == [
+        f"task work: emptyDirMounts: {there} cannot be mounted for a process: something else is there; use "
+        "--runner docker"
+    ]
+
+
 def test_an_empty_folder_is_a_tasks_own_and_open_to_every_user_of_a_container(pipeline, places):
     found = pipeline(
         lambda task, _: kubernetes.empty_dir_mount(task, "a", "/a", size_limit="1Gi"),

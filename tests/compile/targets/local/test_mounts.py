@@ -112,10 +112,11 @@ def test_whatever_is_at_a_path_stays_and_the_error_says_what_to_do(tmp_path, sou
     else:
         path.symlink_to(tmp_path if kind == "link" else tmp_path / "nothing")
     before = path.lstat()
+    assert bool(mounts.obstacle(str(path))) == (not path.is_symlink())
     with pytest.raises(launcher.TaskError) as caught, mounted(Mount(str(path), source)):
         pass
     assert str(caught.value) == (
-        f"{path} cannot be mounted for a process: something else is there; use --runner docker, or --runner auto"
+        f"{path} cannot be mounted for a process: something else is there; use --runner docker"
     )
     assert path.lstat() == before
 
@@ -126,6 +127,16 @@ def test_a_link_of_the_users_own_to_the_same_folder_is_used_and_stays(tmp_path, 
     with mounted(Mount(str(path), source)):
         assert (path / "here").exists()
     assert os.readlink(path) == str(source)
+
+
+def test_whether_a_link_can_be_made_is_known_before(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert mounts.obstacle(str(tmp_path / "a" / "b")) == ""
+    assert mounts.obstacle(str(tmp_path / "file")).endswith("something else is there; use --runner docker")
+    blocked = mounts.obstacle(str(tmp_path / "file" / "b"))
+    assert blocked.endswith(
+        f"a link there cannot be made: {tmp_path / 'file'} cannot be written to; use --runner docker"
+    )
 
 
 def test_a_path_that_cannot_be_made_is_an_error_in_one_line(source):
