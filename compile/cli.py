@@ -174,6 +174,17 @@ def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: boo
     help="Take up a run that failed, was stopped or was killed, in place of starting one; its tasks that had succeeded "
     "are not run again.",
 )
+@click.option(
+    "--events",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Write a line of JSON for each event, as it happens, to a file, a FIFO or stdout (-).",
+)
+@click.option(
+    "--openlineage",
+    metavar="URL",
+    help="Report the run to an OpenLineage backend.  [default: the environment's OPENLINEAGE_URL]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON when it has ended, nothing else.")
 def run(
     what: str | None,
@@ -183,6 +194,8 @@ def run(
     jobs: int | None,
     no_cache: bool,
     resume: str | None,
+    events: str | None,
+    openlineage: str | None,
     as_json: bool,
 ) -> None:
     """Run a pipeline on this machine.
@@ -197,17 +210,20 @@ def run(
     """
     import os
 
-    from penstock.compile._cli import running
+    from penstock.compile._cli import running, watching
 
     if (what is None) == (resume is None):
         raise click.UsageError("say what to run, or which run to resume: penstock run tabular_training")
     if resume and (given or file):
         raise click.UsageError("a resumed run keeps its parameters; start another to change them")
+    if as_json and events == "-":
+        raise click.UsageError("--json and --events - would both write to stdout; give --events a file")
+    watch = watching.Watch(events, openlineage)
     options = running.Options(root, jobs or os.cpu_count() or 1, reuse=not no_cache)
     if resume:
-        sys.exit(running.resume_and_show(resume, options, as_json))
+        sys.exit(running.resume_and_show(resume, options, watch, as_json))
     assert what is not None
-    sys.exit(running.run_and_show(what, given, file, options, as_json))
+    sys.exit(running.run_and_show(what, given, file, options, watch, as_json))
 
 
 class _Samples(click.Group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,25 +14,28 @@ from penstock.compile.targets.local.outline import flat, message, outline
 from penstock.compile.targets.local.record import RunRecord, State, TaskRecord, Values
 
 _METRICS_SHOWN = 12
+_VERDICTS = {State.SUCCEEDED: "green", State.RUNNING: "cyan"}
 
 
-def show(record: RunRecord) -> None:
-    """Print outputs, metrics, and where everything lies."""
+def show(record: RunRecord, verdict: str = "") -> None:
+    """Print outputs, metrics, how it ended, in the words of `verdict` if given, and where everything lies."""
     out = console()
     rows = [row for task, _ in flat(outline(record.tasks)) for row in _rows(task)]
     if rows:
         out.print()
         out.print(table(["step", "output", "value"], rows))
-    outputs = [["", name, _one_line(value)] for name, value in record.outputs.parameters.items()]
+    outputs = [["", name, one_line(value)] for name, value in record.outputs.parameters.items()]
     outputs += _artifact_rows("", record.outputs)
     if outputs:
         out.print()
         out.print(table(["pipeline", "output", "value"], outputs))
     folder = Path(record.folder)
     out.print()
-    out.print(f"{record.state.lower()} in {seconds_text(record.seconds)}", style="green" if _ok(record) else "bold red")
+    verdict = verdict or f"{record.state.lower()} in {seconds_text(record.seconds)}"
+    out.print(verdict, style=_VERDICTS.get(record.state, "bold red"))
     out.print(f"run     {near(folder)}", soft_wrap=True, markup=False)
-    out.print(f"report  {near(folder / 'report.html')}", soft_wrap=True, markup=False)
+    if (folder / "report.html").exists():
+        out.print(f"report  {near(folder / 'report.html')}", soft_wrap=True, markup=False)
 
 
 def problems(record: RunRecord) -> list[str]:
@@ -42,9 +46,22 @@ def problems(record: RunRecord) -> list[str]:
             lines.append(f"error: {task.path}: {message(task)}")
             if task.log:
                 lines.append(f"  log: {near(Path(record.folder) / task.log)}")
-    if not lines and not _ok(record):
+    if not lines and record.state in (State.FAILED, State.CANCELLED):
         lines.append(f"error: {record.error or f'the run ended {record.state}'}")
     return lines
+
+
+def resumption(record: RunRecord) -> str:
+    """Return the command that takes up a run which did not succeed."""
+    root = Path(record.folder).parents[1]
+    at = "" if root == Path("penstock-out").absolute() else f" --root {shlex.quote(near(root))}"
+    return f"penstock run --resume {record.id}{at}"
+
+
+def one_line(value: Any, longest: int = 200) -> str:
+    """Return a value as text without line breaks, at most that long."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def near(path: Path) -> str:
@@ -53,15 +70,11 @@ def near(path: Path) -> str:
     return relative if len(relative) < len(str(path)) else str(path)
 
 
-def _ok(record: RunRecord) -> bool:
-    return record.state is State.SUCCEEDED
-
-
 def _rows(task: TaskRecord) -> Iterator[list[str]]:
     if task.kind == "dag":
         return
     for name, value in task.outputs.parameters.items():
-        yield [task.path, name, _one_line(value)]
+        yield [task.path, name, one_line(value)]
     metrics = list(task.metrics.items())
     for name, number in metrics[:_METRICS_SHOWN]:
         yield [task.path, name, f"{number:.6g}"]
@@ -71,8 +84,3 @@ def _rows(task: TaskRecord) -> Iterator[list[str]]:
 
 def _artifact_rows(step: str, values: Values) -> list[list[str]]:
     return [[step, name, artifact.uri] for name, artifacts in values.artifacts.items() for artifact in artifacts]
-
-
-def _one_line(value: Any, longest: int = 200) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= longest else text[: longest - 1] + "…"

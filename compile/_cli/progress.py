@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
+from penstock.compile.targets.local.events import Changes
 from penstock.compile.targets.local.look import MARKS, seconds_text
 from penstock.compile.targets.local.outline import flat, message, outline, short
 from penstock.compile.targets.local.record import RunRecord, State, TaskRecord
@@ -37,22 +38,14 @@ class Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._states: dict[str, tuple[State, int]] = {}
+        self._changes = Changes()
 
     def __call__(self, record: RunRecord) -> None:
-        changed = [task for task in record.tasks if (task.state, len(task.retries)) != self._seen(task)]
-        # What holds others begins before them and ends after them.
-        began = [task for task in changed if task.state is State.RUNNING]
-        ended = sorted((task for task in changed if task.state is not State.RUNNING), key=lambda task: -len(task.path))
-        for task in [*ended, *began]:
-            self._states[task.path] = task.state, len(task.retries)
+        for task in self._changes(record):
             # A reader that has gone is no reason to end the run.
             with contextlib.suppress(OSError, ValueError):
                 self._stream.write(f"{record.seconds:8.1f} s  {task.path}: {_sentence(task)}\n")
                 self._stream.flush()
-
-    def _seen(self, task: TaskRecord) -> tuple[State, int]:
-        return self._states.get(task.path, (State.PENDING, 0))
 
 
 class Live:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import signal
 import sys
 import tempfile
@@ -14,15 +13,14 @@ from types import FrameType
 from typing import Any
 
 from penstock.compile import from_kfp, parameters
-from penstock.compile._cli.outcome import near, problems, show
+from penstock.compile._cli.outcome import near, problems, resumption, show
 from penstock.compile._cli.output import print_json
 from penstock.compile._cli.progress import progress
 from penstock.compile._cli.sources import Source, find_source
+from penstock.compile._cli.watching import Observe, Watch
 from penstock.compile.errors import PenstockError
 from penstock.compile.targets import local
 from penstock.compile.targets.local.record import RunRecord, State
-
-Observe = Callable[[RunRecord], None]
 
 
 class _Stopped(BaseException):
@@ -46,7 +44,9 @@ class Options:
         return dict(vars(self))
 
 
-def run_and_show(what: str, given: Sequence[str], file: Path | None, options: Options, as_json: bool) -> int:
+def run_and_show(
+    what: str, given: Sequence[str], file: Path | None, options: Options, watch: Watch, as_json: bool
+) -> int:
     """Run what the user named, show it, and return the exit code."""
     texts = _split(given)
     source = find_source(what)
@@ -58,50 +58,45 @@ def run_and_show(what: str, given: Sequence[str], file: Path | None, options: Op
         values |= parameters.from_text(pipeline, texts)
         return local.run(spec, values, observe=observe, **options.keywords())
 
-    return _show_all_of(start, as_json)
+    return _show_all_of(start, watch, as_json)
 
 
-def resume_and_show(run_id: str, options: Options, as_json: bool) -> int:
+def resume_and_show(run_id: str, options: Options, watch: Watch, as_json: bool) -> int:
     """Resume a run, show it, and return the exit code."""
-    return _show_all_of(lambda _, observe: local.resume(run_id, observe=observe, **options.keywords()), as_json)
+    return _show_all_of(lambda _, observe: local.resume(run_id, observe=observe, **options.keywords()), watch, as_json)
 
 
-def _show_all_of(start: Callable[[Path, Observe], RunRecord], as_json: bool) -> int:
+def _show_all_of(start: Callable[[Path, Observe], RunRecord], watch: Watch, as_json: bool) -> int:
     """Show a run from its start, which is given a temporary folder and an observer, to its end."""
     record: RunRecord | None = None
     last: list[RunRecord] = []
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder, _signals_raised():
         try:
-            with progress(sys.stderr, quiet=as_json) as observer:
+            with watch.observers() as observers, progress(sys.stderr, quiet=as_json) as observer:
 
                 def observe(record: RunRecord) -> None:
                     last[:] = [record]
-                    observer(record)
+                    for each in (observer, *observers):
+                        each(record)
 
                 record = start(Path(folder), observe)
         except _Stopped as stop:
             if as_json and last:
                 print_json(last[0].to_json())
             where = f"; see {near(Path(last[0].folder))}" if last else ""
-            again = f"; to go on from there: {_resumption(last[0])}" if last else ""
+            again = f"; to go on from there: {resumption(last[0])}" if last else ""
             print(f"stopped by {signal.Signals(stop.number).name}{where}{again}", file=sys.stderr)
             return 128 + stop.number
     if as_json:
         print_json(record.to_json())
-    else:
+    elif not watch.takes_stdout:
         show(record)
     for line in problems(record):
         print(line, file=sys.stderr)
     if record.state is State.SUCCEEDED:
         return 0
-    print(f"to go on from here: {_resumption(record)}", file=sys.stderr)
+    print(f"to go on from here: {resumption(record)}", file=sys.stderr)
     return 1
-
-
-def _resumption(record: RunRecord) -> str:
-    root = Path(record.folder).parents[1]
-    at = "" if root == Path("penstock-out").absolute() else f" --root {shlex.quote(near(root))}"
-    return f"penstock run --resume {record.id}{at}"
 
 
 def _split(given: Sequence[str]) -> dict[str, str]:
