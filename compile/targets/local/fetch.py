@@ -136,8 +136,8 @@ def import_task(task: graph.Task, uri: str, metadata: Mapping[str, Any], python:
 
     Args:
         task: The importer.
-        uri: Its URI and
-        metadata: the artifact's metadata, both as convert.import_source returns them.
+        uri: Its URI, remote, with placeholders replaced.
+        metadata: The artifact's metadata, likewise.
         python: The interpreter to run with, one that has penstock.
 
     Raises:

@@ -255,6 +255,7 @@ def test_an_index_that_never_answers_is_given_up(made, silent, monkeypatch):
         made(("--index-url", f"http://{silent}/simple", "absent"), stop=launcher.Stop(grace=0.5))
 
 
+@pytest.mark.slow
 def test_without_pip_here_one_is_put_into_the_environment(made, tmp_path):
     bare, top = tmp_path / "bare", Path(launcher.__file__).parents[2]
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)

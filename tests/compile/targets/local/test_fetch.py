@@ -17,7 +17,7 @@ import pytest
 from kfp import dsl
 
 from penstock.compile import from_kfp, graph, launcher
-from penstock.compile.targets.local import convert, fetch
+from penstock.compile.targets.local import fetch
 
 pytest.importorskip("aiohttp")
 
@@ -100,8 +100,7 @@ def imported(tmp_path: Path, compiled) -> Callable[..., launcher.Outputs]:
 
         (task,) = from_kfp.read(compiled(one)).dag.tasks.values()
         assert isinstance(task.component.body, graph.Importer)
-        source, metadata = convert.import_source(task, task.component.body, {"uri": uri}, {})
-        whole = fetch.import_task(task, source, metadata, sys.executable)
+        whole = fetch.import_task(task, uri, task.component.body.metadata, sys.executable)
         return launcher.run(whole, {"uri": uri}, {}, tmp_path / "task", stop=stop)
 
     return run
