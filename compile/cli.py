@@ -12,6 +12,8 @@ from click.shell_completion import CompletionItem
 
 from penstock.compile.errors import PenstockError
 
+_ROOT = Path("penstock-out")
+
 
 class _Failure(click.ClickException):
     exit_code = 2
@@ -51,6 +53,13 @@ def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
         CompletionItem(entry.name, help=entry.sentence) for entry in entries() if entry.name.startswith(incomplete)
     ]
     return [*found, CompletionItem(incomplete, type="file")]
+
+
+def _run_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from penstock.compile.targets.local import runs
+
+    found = [CompletionItem(run.id, help=run.state.lower()) for run in runs.listed(ctx.params.get("root") or _ROOT)]
+    return [item for item in [*found, CompletionItem(runs.LATEST)] if item.value.startswith(incomplete)]
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -162,7 +171,7 @@ def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: boo
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("penstock-out"),
+    default=_ROOT,
     show_default=True,
     help="Folder of runs and of the local registry.",
 )
@@ -171,6 +180,7 @@ def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: boo
 @click.option(
     "--resume",
     metavar="ID",
+    shell_complete=_run_ids,
     help="Take up a run that failed, was stopped or was killed, in place of starting one; its tasks that had succeeded "
     "are not run again.",
 )
@@ -224,6 +234,103 @@ def run(
         sys.exit(running.resume_and_show(resume, options, watch, as_json))
     assert what is not None
     sys.exit(running.run_and_show(what, given, file, options, watch, as_json))
+
+
+_root = click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=_ROOT,
+    show_default=True,
+    help="Folder of runs.",
+)
+_run_id = click.argument("name", metavar="ID", shell_complete=_run_ids)
+
+
+@penstock.group()
+def runs() -> None:
+    """Look at runs and remove them.
+
+    Runs are named by their ids, by the beginning of one, or by "latest".
+
+    \b
+    Examples: penstock runs list
+              penstock runs show latest
+    """
+
+
+@runs.command("list")
+@_root
+@click.option("--size", "sizes", is_flag=True, help="Show what each takes on disk, too.")
+@_json
+def list_runs(root: Path, sizes: bool, as_json: bool) -> None:
+    """List the runs, newest first.
+
+    A run whose engine is gone before the run had ended is shown as killed; one whose record cannot be read, as
+    unreadable.
+
+    \b
+    Example: penstock runs list --json
+    """
+    from penstock.compile._cli import runs as shown
+
+    shown.list_runs(root, sizes, as_json)
+
+
+@runs.command()
+@_run_id
+@_root
+@click.option("--log", metavar="TASK", help="Print the log of a task, nothing else.")
+@_json
+def show(name: str, root: Path, log: str | None, as_json: bool) -> None:
+    """Show what a run did and what came of it.
+
+    \b
+    Examples: penstock runs show latest
+              penstock runs show tabular-training-20261121 --log train
+    """
+    if log and as_json:
+        raise click.UsageError("a log is no JSON: leave out --json, or --log")
+    from penstock.compile._cli import runs as shown
+
+    shown.show_run(root, name, log, as_json)
+
+
+@runs.command("open")
+@_run_id
+@_root
+@click.option("--print", "only_print", is_flag=True, help="Print the path, and open nothing.")
+def open_(name: str, root: Path, only_print: bool) -> None:
+    """Open a run's report in the browser, and print its path.
+
+    \b
+    Example: penstock runs open latest
+    """
+    from penstock.compile._cli import runs as shown
+
+    shown.open_report(root, name, only_print)
+
+
+@runs.command()
+@_root
+@click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Keep the newest N.")
+@click.option("--older-than", metavar="AGE", help="Only what is older: 90m, 12h, 30d, 2w.")
+@click.option("--failed", is_flag=True, help="Only runs that did not succeed.")
+@click.option("--dry-run", is_flag=True, help="Remove nothing; show what would go, and how much that frees.")
+@_json
+def gc(root: Path, keep: int | None, older_than: str | None, failed: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove old runs.
+
+    Of several criteria, a run has to meet each. With the runs goes what is of no use without them: entries of the cache
+    that lead to them, halves that a kill has left, and, with --older-than, environments that were not used since.
+    Runs at work stay; so do volumes/, which hold your data, and the model registry.
+
+    \b
+    Examples: penstock runs gc --keep 10
+              penstock runs gc --failed --older-than 7d --dry-run
+    """
+    from penstock.compile._cli import runs as shown
+
+    shown.collect(root, keep, older_than, failed, dry_run, as_json)
 
 
 class _Samples(click.Group):

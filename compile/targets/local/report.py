@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.compile.targets.local.drawing import drawing
-from penstock.compile.targets.local.look import MARKS, STYLE, seconds_text
+from penstock.compile.targets.local.look import MARKS, STYLE, bytes_text, seconds_text
 from penstock.compile.targets.local.outline import flat, message, outline, short
 from penstock.compile.targets.local.record import ArtifactRecord, RunRecord, State, TaskRecord, Values
 
@@ -235,10 +235,7 @@ def _size(path: Path) -> str:
         count = path.stat().st_size
     else:
         return ""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count} bytes"
+    return bytes_text(count)
 
 
 def _table(columns: list[str], rows: list[list[str]], numeric: int | None = None) -> str:
