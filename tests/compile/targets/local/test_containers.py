@@ -304,7 +304,7 @@ class TestWhatItSees:
         )
         runner = inside("plain", mounts=mounts)
         text = printed(
-            runner, place, "cat /etc/secret/key; echo kept > /data/volume/x; echo x > /etc/secret/key || true"
+            runner, place, "exec 2>&1; cat /etc/secret/key; echo kept > /data/volume/x; echo x > /etc/secret/key || true"
         )
         assert text.startswith("a secret")
         assert "Read-only file system" in text
