@@ -18,10 +18,10 @@ from penstock.compile.ports import Description, Port, shown
 _UNFOLDED = 10_000
 
 
-def console(stream: TextIO | None = None) -> Console:
-    """Return a console on stdout, or the stream given."""
+def console(stream: TextIO | None = None, *, folded: bool = True) -> Console:
+    """Return a console on stdout, or the stream given; one that is not folded leaves long lines to the terminal."""
     file = stream or sys.stdout
-    width = None if file.isatty() else _UNFOLDED
+    width = None if folded and file.isatty() else _UNFOLDED
     return Console(file=file, width=width, highlight=False, soft_wrap=False)
 
 

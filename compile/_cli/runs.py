@@ -34,20 +34,26 @@ def list_runs(root: Path, sizes: bool, as_json: bool) -> None:
     if not found:
         click.echo(f"there is no run in {root / 'runs'} yet; begin one: penstock run tabular_training")
         return
-    columns = ["id", "pipeline", "state", "began (UTC)", "took", "tasks", *(["size"] if sizes else [])]
-    rows = []
+    columns = ["id", "state", "started (UTC)", "took", "tasks", *(["size"] if sizes else []), "pipeline"]
+    rows: list[list[str | Text]] = []
     for run in found:
         done, count = run.progress
-        row: list[str | Text] = [
-            run.id,
-            run.record.pipeline if run.record else "",
-            Text(run.state.lower(), style=_style(run)),
-            run.began.strftime("%Y-%m-%d %H:%M"),
-            seconds_text(run.seconds),
-            f"{done}/{count}" if run.record else "",
-        ]
-        rows.append([*row, bytes_text(used[run.id])] if sizes else row)
-    console().print(table(columns, rows))
+        rows.append(
+            [
+                run.id,
+                Text(run.state.lower(), style=_style(run)),
+                run.began.strftime("%Y-%m-%d %H:%M"),
+                seconds_text(run.seconds),
+                f"{done}/{count}" if run.record else "",
+                *([bytes_text(used[run.id])] if sizes else []),
+                run.record.pipeline if run.record else "",
+            ]
+        )
+    out = console(folded=False)  # an id in two parts cannot be copied
+    whole = table(columns, rows)
+    if out.measure(whole).maximum > console().width:  # most ids begin with the pipeline's name
+        whole = table(columns[:-1], [row[:-1] for row in rows])
+    out.print(whole)
     for run in found:
         if run.state == runs.UNREADABLE:
             click.echo(f"warning: {run.problem}", err=True)
@@ -69,7 +75,7 @@ def show_run(root: Path, name: str, log: str | None, as_json: bool) -> None:
     began = run.began.strftime("%Y-%m-%d %H:%M:%S UTC")
     heading = Text.assemble((run.id, "bold"), "  ", (run.state.lower(), _style(run)))
     out.print(heading, soft_wrap=True)
-    out.print(f"{run.record.pipeline}, begun {began}, {done} of {count} tasks succeeded", soft_wrap=True, markup=False)
+    out.print(f"{run.record.pipeline}, started {began}, {done} of {count} tasks succeeded", soft_wrap=True, markup=False)
     for when in run.record.resumed:
         out.print(f"resumed {datetime.datetime.fromisoformat(when):%Y-%m-%d %H:%M:%S UTC}")
     out.print()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -66,17 +67,38 @@ def test_list_shows_the_newest_first_with_how_far_each_came(made: Path) -> None:
     result = call("runs", "list", "--root", made, "--size")
     assert result.exit_code == 0
     head, *rows = result.stdout.splitlines()
-    assert head.split() == ["id", "pipeline", "state", "began", "(UTC)", "took", "tasks", "size"]
-    assert [row.split()[1:3] for row in rows[:3]] == [
-        ["waiting", "killed"],
-        ["failing", "failed"],
-        ["choosing", "succeeded"],
+    assert head.split() == ["id", "state", "started", "(UTC)", "took", "tasks", "size", "pipeline"]
+    assert [(row.split()[1], row.split()[-1]) for row in rows[:3]] == [
+        ("killed", "waiting"),
+        ("failed", "failing"),
+        ("succeeded", "choosing"),
     ]
     assert [re.search(r"\d/\d", row)[0] for row in rows[:3]] == ["0/2", "0/2", "3/3"]  # type: ignore[index]
-    assert all(row.rstrip().endswith("kB") for row in rows)
+    assert all(re.search(r"  [\d.]+ kB ", row) for row in rows)
     assert rows[3].split()[:2] == ["odd", "unreadable"]
     assert "odd/run.json: not the record of a run: Unterminated string" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_list_leaves_out_the_pipeline_where_the_terminal_is_narrow_and_never_cuts_an_id(made: Path) -> None:
+    for columns, last in ((80, "tasks"), (160, "pipeline")):
+        main, other = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "NO_COLOR": "1"}
+        subprocess.run(
+            [*COMMAND, "runs", "list", "--root", made],
+            env=environment,
+            stdin=other,
+            stdout=other,
+            timeout=60,
+            check=True,
+        )
+        written = re.sub(r"\x1b\[[0-9;]*m", "", os.read(main, 65536).decode())
+        os.close(main)
+        os.close(other)
+        head, *rows = written.splitlines()
+        assert head.split()[-1] == last
+        assert len(rows) == 4
+        assert all((made / "runs" / row.split()[0]).is_dir() for row in rows)
 
 
 def test_list_says_the_same_as_json(made: Path) -> None:
