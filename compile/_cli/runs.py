@@ -72,12 +72,11 @@ def show_run(root: Path, name: str, log: str | None, as_json: bool) -> None:
         return
     out = console()
     done, count = run.progress
-    began = run.began.strftime("%Y-%m-%d %H:%M:%S UTC")
     heading = Text.assemble((run.id, "bold"), "  ", (run.state.lower(), _style(run)))
     out.print(heading, soft_wrap=True)
-    out.print(f"{run.record.pipeline}, started {began}, {done} of {count} tasks succeeded", soft_wrap=True, markup=False)
-    for when in run.record.resumed:
-        out.print(f"resumed {datetime.datetime.fromisoformat(when):%Y-%m-%d %H:%M:%S UTC}")
+    out.print(f"{run.record.pipeline}, {done} of {count} tasks succeeded", soft_wrap=True, markup=False)
+    for what, when in [("started", run.record.started), *(("resumed", when) for when in run.record.resumed)]:
+        out.print(f"{what} {datetime.datetime.fromisoformat(when):%Y-%m-%d %H:%M:%S} UTC")
     out.print()
     out.print(drawn(run.record, sys.maxsize, datetime.datetime.now(datetime.UTC)))
     if run.record.parameters:

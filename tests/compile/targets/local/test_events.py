@@ -89,6 +89,13 @@ def test_every_change_of_a_task_is_an_event_that_ends_as_run_json_has_it(followe
             assert {"kind", "started", "seconds", "exit_code", "error", "runner", "metrics", "outputs"} <= set(told)
 
 
+def test_every_field_is_documented(followed) -> None:
+    found, record = followed
+    text = (Path(__file__).parents[4] / "docs" / "runs.md").read_text()
+    fields = {name for event in found for name in event} | {*record["tasks"][0]} | {*record}
+    assert sorted(name for name in fields if f"`{name}`" not in text) == []
+
+
 def test_a_second_run_is_appended(tmp_path: Path) -> None:
     for _ in range(2):
         one = events.Events(str(tmp_path / "e"))
