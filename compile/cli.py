@@ -176,6 +176,12 @@ def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: boo
     help="Folder of runs and of the local registry.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), help="Tasks at a time.  [default: number of CPUs]")
+@click.option(
+    "--runner",
+    type=click.Choice(["auto", "subprocess", "docker"]),
+    help="What commands run in: processes, containers, or (auto) processes for lightweight Python components and "
+    "containers for those made of their image.  [default: auto]",
+)
 @click.option("--no-cache", is_flag=True, help="Run every task, also where the same task gave the same in another run.")
 @click.option(
     "--resume",
@@ -183,6 +189,13 @@ def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: boo
     shell_complete=_run_ids,
     help="Take up a run that failed, was stopped or was killed, in place of starting one; its tasks that had succeeded "
     "are not run again.",
+)
+@click.option(
+    "--kubernetes-objects",
+    "objects",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    help="YAML file of Kubernetes manifests: the Secrets and ConfigMaps that the pipeline names. Can be repeated.",
 )
 @click.option(
     "--events",
@@ -202,8 +215,10 @@ def run(
     file: Path | None,
     root: Path,
     jobs: int | None,
+    runner: str | None,
     no_cache: bool,
     resume: str | None,
+    objects: tuple[Path, ...],
     events: str | None,
     openlineage: str | None,
     as_json: bool,
@@ -229,7 +244,7 @@ def run(
     if as_json and events == "-":
         raise click.UsageError("--json and --events - would both write to stdout; give --events a file")
     watch = watching.Watch(events, openlineage)
-    options = running.Options(root, jobs or os.cpu_count() or 1, reuse=not no_cache)
+    options = running.Options(root, jobs or os.cpu_count() or 1, runner, not no_cache, objects)
     if resume:
         sys.exit(running.resume_and_show(resume, options, watch, as_json))
     assert what is not None

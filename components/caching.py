@@ -15,7 +15,7 @@ def uncached(component: PythonComponent) -> PythonComponent:
     return _Uncached(component.component_spec, component.python_func)
 
 
-class _Uncached(PythonComponent):  # type: ignore[misc]
+class _Uncached(PythonComponent):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         task = super().__call__(*args, **kwargs)
         # Outside of a pipeline, kfp.local has run the task by now; it has no cache for lone components.

@@ -32,6 +32,9 @@ class Quiet:
     def __call__(self, record: RunRecord) -> None:
         pass
 
+    def tell(self, line: str) -> None:
+        """Take a line of text."""
+
 
 class Lines:
     """Writes a line for each change of a task's state."""
@@ -42,10 +45,14 @@ class Lines:
 
     def __call__(self, record: RunRecord) -> None:
         for task in self._changes(record):
-            # A reader that has gone is no reason to end the run.
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.write(f"{record.seconds:8.1f} s  {task.path}: {_sentence(task)}\n")
-                self._stream.flush()
+            self.tell(f"{record.seconds:8.1f} s  {task.path}: {_sentence(task)}")
+
+    def tell(self, line: str) -> None:
+        """Write a line of text."""
+        # A reader that has gone is no reason to end the run.
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
 
 
 class Live:
@@ -57,6 +64,10 @@ class Live:
 
     def __call__(self, record: RunRecord) -> None:
         self._record = record
+
+    def tell(self, line: str) -> None:
+        """Write a line of text above the table."""
+        self._console.print(line, markup=False, soft_wrap=True)
 
     def __rich__(self) -> RenderableType:
         from rich.text import Text

@@ -22,6 +22,8 @@ from penstock.compile.errors import PenstockError
 from penstock.compile.targets import local
 from penstock.compile.targets.local.record import RunRecord, State
 
+Tell = Callable[[str], None]
+
 
 class _Stopped(BaseException):
     """A signal asked the command to end."""
@@ -37,11 +39,13 @@ class Options:
 
     root: Path
     jobs: int
+    runner: str | None = None
     reuse: bool = True
+    objects: tuple[Path, ...] = ()
 
     def keywords(self) -> dict[str, Any]:
-        """Return them as keyword arguments."""
-        return dict(vars(self))
+        """Return those that were given as keyword arguments."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def run_and_show(
@@ -51,23 +55,27 @@ def run_and_show(
     texts = _split(given)
     source = find_source(what)
 
-    def start(folder: Path, observe: Observe) -> RunRecord:
+    def start(folder: Path, observe: Observe, tell: Tell) -> RunRecord:
         spec = _compiled(source, folder)
         pipeline = from_kfp.read(spec)
         values = parameters.from_file(pipeline, file) if file else {}
         values |= parameters.from_text(pipeline, texts)
-        return local.run(spec, values, observe=observe, **options.keywords())
+        return local.run(spec, values, observe=observe, tell=tell, **options.keywords())
 
     return _show_all_of(start, watch, as_json)
 
 
 def resume_and_show(run_id: str, options: Options, watch: Watch, as_json: bool) -> int:
     """Resume a run, show it, and return the exit code."""
-    return _show_all_of(lambda _, observe: local.resume(run_id, observe=observe, **options.keywords()), watch, as_json)
+
+    def start(folder: Path, observe: Observe, tell: Tell) -> RunRecord:
+        return local.resume(run_id, observe=observe, tell=tell, **options.keywords())
+
+    return _show_all_of(start, watch, as_json)
 
 
-def _show_all_of(start: Callable[[Path, Observe], RunRecord], watch: Watch, as_json: bool) -> int:
-    """Show a run from its start, which is given a temporary folder and an observer, to its end."""
+def _show_all_of(start: Callable[[Path, Observe, Tell], RunRecord], watch: Watch, as_json: bool) -> int:
+    """Show a run from its start, which is given a temporary folder and who is told of it, to its end."""
     record: RunRecord | None = None
     last: list[RunRecord] = []
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder, _signals_raised():
@@ -75,11 +83,14 @@ def _show_all_of(start: Callable[[Path, Observe], RunRecord], watch: Watch, as_j
             with watch.observers() as observers, progress(sys.stderr, quiet=as_json) as observer:
 
                 def observe(record: RunRecord) -> None:
+                    if not last:
+                        for warning in record.warnings:
+                            observer.tell(f"warning: {warning}")
                     last[:] = [record]
                     for each in (observer, *observers):
                         each(record)
 
-                record = start(Path(folder), observe)
+                record = start(Path(folder), observe, observer.tell)
         except _Stopped as stop:
             if as_json and last:
                 print_json(last[0].to_json())

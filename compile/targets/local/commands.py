@@ -46,11 +46,6 @@ _AROUND = re.compile(
 _REST = ["$0", "$@"]
 
 
-def installs(body: graph.Container) -> list[str]:
-    """Return the packages that a command installs when it starts, without kfp, which is here already."""
-    return list(dict.fromkeys([*packages(start_installs(body.command)), *own_installs(body)]))
-
-
 def start_installs(command: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Return what a lightweight component has pip install when it starts, kfp and what moves with it left out.
 
@@ -68,8 +63,7 @@ def own_installs(body: graph.Container) -> list[str]:
     """Return the packages that a command installs by itself when it starts, not through KFP's installer."""
     elements = without_source(body)
     own = elements[3:] if _is_installer(elements) else elements
-    found = [package for element in own for package in _installed(element) if not _is_here(package)]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(package for element in own for package in _installed(element)))
 
 
 def packages(installs: Sequence[Sequence[str]]) -> list[str]:

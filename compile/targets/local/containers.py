@@ -133,7 +133,7 @@ class Containers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._cleaner.shutdown(wait=True)
+        self._cleaner.shutdown(wait=True, cancel_futures=True)
         assert self._guard.stdin is not None
         try:
             with _reaching():

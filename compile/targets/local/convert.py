@@ -12,6 +12,8 @@ from typing import Any
 from penstock.compile import graph, launcher
 from penstock.compile.targets.local import commands
 
+Imported = dict[str, launcher.Artifact]
+
 _LONGEST_FOLDER = 180  # of 255 bytes that file systems allow
 
 
@@ -47,30 +49,42 @@ def task(task: graph.Task, *, installs: bool = False) -> launcher.Task:
     )
 
 
-def imported(
-    task: graph.Task, body: graph.Importer, parameters: Mapping[str, Any], names: Mapping[str, str], here: Path
-) -> launcher.Artifact:
-    """Return the artifact that an importer takes in.
+def import_source(
+    task: graph.Task, body: graph.Importer, parameters: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[str, dict[str, Any]]:
+    """Return the URI of what an importer takes in, and the metadata that it gives it.
 
     Raises:
-        TaskError: it is not on this machine.
+        TaskError: a placeholder has no value, or there is no URI.
     """
     given = {"inputs": {"parameterValues": parameters}}
     uri = body.uri.value if isinstance(body.uri, graph.Constant) else parameters.get(body.uri.name)
     try:
         uri = launcher.fill(uri, given, names)
         metadata = launcher.fill(dict(body.metadata), given, names)
-        if not isinstance(uri, str) or not uri:
-            raise launcher.TaskError(f"its URI is {uri!r}")
-        return local_artifact(next(iter(task.component.outputs.artifacts), "artifact"), body.type, uri, here, metadata)
     except launcher.TaskError as error:
         raise launcher.TaskError(f"{task.name}: {error}") from error
+    if not isinstance(uri, str) or not uri:
+        raise launcher.TaskError(f"{task.name}: its URI is {uri!r}")
+    return uri, metadata
 
 
-def is_remote(task: graph.Task, body: graph.Importer, parameters: Mapping[str, Any]) -> bool:
-    """Return whether what an importer takes in has to be fetched."""
-    uri = body.uri.value if isinstance(body.uri, graph.Constant) else parameters.get(body.uri.name)
-    return "://" in str(uri).removeprefix("file://")
+def is_remote(uri: str) -> bool:
+    """Return whether a URI names something that is not on this machine."""
+    return "://" in uri.removeprefix("file://")
+
+
+def imported(task: graph.Task, body: graph.Importer, uri: str, metadata: Mapping[str, Any], here: Path) -> Imported:
+    """Return the artifact of this machine that an importer takes in, by the name of its output.
+
+    Raises:
+        TaskError: it is not there.
+    """
+    name = next(iter(task.component.outputs.artifacts), "artifact")
+    try:
+        return {name: local_artifact(name, body.type, uri, here, metadata)}
+    except launcher.TaskError as error:
+        raise launcher.TaskError(f"{task.name}: {error}") from error
 
 
 def local_artifact(
@@ -82,8 +96,8 @@ def local_artifact(
         TaskError: the URI is remote, or nothing is there.
     """
     path = uri.removeprefix("file://")
-    if "://" in path:
-        raise launcher.TaskError(f"{uri} is remote; give a path on this machine")
+    if is_remote(uri):
+        raise launcher.TaskError(f"{uri.partition('?')[0]} is remote; give a path on this machine, or import it")
     whole = here / Path(path).expanduser()
     if not whole.exists():
         raise launcher.TaskError(f"{whole} is not there")

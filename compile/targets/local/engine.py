@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import fcntl
 import hashlib
-import json
 import os
-import re
-import secrets
 import shutil
 import signal
 import sys
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from penstock.compile import from_kfp, graph, launcher
 from penstock.compile import parameters as parameters_of
 from penstock.compile.errors import PenstockError
-from penstock.compile.targets.local import convert, features, report
-from penstock.compile.targets.local.execution import Execution
+from penstock.compile.targets.local import (
+    containers,
+    convert,
+    environments,
+    features,
+    folder,
+    forkserver,
+    kubernetes,
+    placement,
+    report,
+    task_config,
+)
+from penstock.compile.targets.local import objects as objects_of
+from penstock.compile.targets.local.execution import WORKSPACE, Execution
 from penstock.compile.targets.local.guard import Guard
 from penstock.compile.targets.local.journal import Journal, now
-from penstock.compile.targets.local.record import FORMAT, RunRecord, State, Values
+from penstock.compile.targets.local.placement import Place
+from penstock.compile.targets.local.record import RunRecord, State, Values
 from penstock.compile.targets.local.reuse import Store
 from penstock.compile.targets.local.schedule import Schedule
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_RUN_ID = re.compile(r"(?!\.)[\w.-]{1,128}")
-_LONGEST_ENDING = 5.0  # seconds that what is left of a killed run may take to end
 # Not for tasks: the first would turn kfp off here, the second makes each of them compile all that it imports.
 _NOT_INHERITED = ("_KFP_RUNTIME", "PYTHONDONTWRITEBYTECODE")
 
@@ -45,9 +51,12 @@ def run(
     *,
     root: Path,
     jobs: int,
-    observe: Callable[[RunRecord], None] | None = None,
-    run_id: str | None = None,
+    runner: str = "auto",
     reuse: bool = True,
+    objects: Sequence[Path] = (),
+    run_id: str | None = None,
+    observe: Callable[[RunRecord], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> RunRecord:
     """Run a compiled pipeline and return its record, which is also what run.json holds.
 
@@ -60,25 +69,31 @@ def run(
         parameters: Values of the pipeline's inputs by name; paths for artifact inputs.
         root: Folder of runs; made where it is not there.
         jobs: Commands that may run at the same time, 1 or more.
-        observe: Told of every change.
-        run_id: Name of the run; the pipeline's name, the time and some letters where it is not given.
+        runner: What they run in: "subprocess", "docker", or "auto": processes for lightweight Python components, whose
+            code is in the spec, and containers for those that are made of their image.
         reuse: Whether tasks take over what the same tasks gave in other runs, where the spec allows it.
+        objects: Files of Kubernetes manifests: the Secrets and ConfigMaps that the platform document names.
+        run_id: Name of the run; the pipeline's name, the time and some letters where it is not given.
+        observe: Told of every change.
+        tell: Told, in lines of text, what goes on before the first task.
 
     Raises:
         PenstockError: the run cannot start. Nothing has run then.
     """
-    root, here = Path(os.path.abspath(root)), Path.cwd()
-    content, pipeline = _read(spec, jobs)
-    sha256 = hashlib.sha256(content).hexdigest()
+    chosen = _Options(Path(os.path.abspath(root)), jobs, runner, reuse, tuple(objects), observe, tell)
+    here = Path.cwd()
+    ready = _prepared(spec, chosen)
+    pipeline = ready.pipeline
+    sha256 = hashlib.sha256(ready.content).hexdigest()
     values = parameters_of.complete(pipeline, parameters_of.with_lineage(pipeline, parameters, sha256, here))
     artifacts = _artifacts(pipeline, values, here)
-    folder = _new_folder(root / "runs", pipeline, run_id)
-    with _locked(folder) as lock:
-        _write(folder / "spec.yaml", content)
+    own = folder.new(chosen.root / "runs", pipeline.name, run_id)
+    with folder.locked(own) as lock:
+        folder.write(own / folder.SPEC, ready.content)
         record = RunRecord(
-            id=folder.name,
+            id=own.name,
             pipeline=pipeline.name,
-            folder=str(folder),
+            folder=str(own),
             spec_sha256=sha256,
             parameters=values,
             state=State.RUNNING,
@@ -86,10 +101,10 @@ def run(
             seconds=0.0,
             tasks=(),
             cwd=str(here),
+            runner=chosen.runner,
+            warnings=ready.warnings,
         )
-        return _at_work(
-            pipeline, record, artifacts, root, jobs=jobs, observe=observe, reuse=reuse, resuming=False, lock=lock
-        )
+        return _at_work(ready, record, artifacts, chosen, lock, resuming=False)
 
 
 def resume(
@@ -97,8 +112,11 @@ def resume(
     *,
     root: Path,
     jobs: int,
-    observe: Callable[[RunRecord], None] | None = None,
+    runner: str | None = None,
     reuse: bool = True,
+    objects: Sequence[Path] = (),
+    observe: Callable[[RunRecord], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> RunRecord:
     """Take up a run that failed, was cancelled or was killed, and return its record.
 
@@ -108,25 +126,25 @@ def resume(
     Args:
         run_id: Name of the run.
         root: Folder of runs.
-        jobs, observe, reuse: As for `run`.
+        runner: As for `run`; what the run had where it is not given.
+        jobs, reuse, objects, observe, tell: As for `run`.
 
     Raises:
         PenstockError: there is no such run, it is at work, or it has succeeded.
     """
     root = Path(os.path.abspath(root))
-    folder = root / "runs" / run_id
-    if not _RUN_ID.fullmatch(run_id) or not folder.is_dir():
-        raise PenstockError(f"there is no run {run_id} in {root / 'runs'}; `penstock runs list` shows those there are")
-    content, pipeline = _read(folder / "spec.yaml", jobs)
-    with _locked(folder) as lock:
-        before = _record(folder)
+    own = folder.known(root / "runs", run_id)
+    with folder.locked(own) as lock:
+        before = folder.record(own)
         if before["state"] == State.SUCCEEDED:
             raise PenstockError(f"run {run_id} has succeeded; there is nothing to resume")
+        chosen = _Options(root, jobs, runner or before["runner"], reuse, tuple(objects), observe, tell)
+        ready = _prepared(own / folder.SPEC, chosen)
         record = RunRecord(
-            id=folder.name,
-            pipeline=pipeline.name,
-            folder=str(folder),
-            spec_sha256=hashlib.sha256(content).hexdigest(),
+            id=own.name,
+            pipeline=ready.pipeline.name,
+            folder=str(own),
+            spec_sha256=hashlib.sha256(ready.content).hexdigest(),
             parameters=before["parameters"],
             state=State.RUNNING,
             started=before["started"],
@@ -134,65 +152,139 @@ def resume(
             tasks=(),
             resumed=(*before["resumed"], now()),
             cwd=before["cwd"],
+            runner=chosen.runner,
+            warnings=ready.warnings,
         )
-        values = parameters_of.complete(pipeline, before["parameters"])
-        artifacts = _artifacts(pipeline, values, Path(record.cwd))
+        values = parameters_of.complete(ready.pipeline, before["parameters"])
         return _at_work(
-            pipeline, record, artifacts, root, jobs=jobs, observe=observe, reuse=reuse, resuming=True, lock=lock
+            ready, record, _artifacts(ready.pipeline, values, Path(record.cwd)), chosen, lock, resuming=True
         )
 
 
-def _read(spec: Path, jobs: int) -> tuple[bytes, graph.Pipeline]:
-    if jobs < 1:
-        raise PenstockError(f"--jobs {jobs}: at least one task has to run at a time")
+@dataclass(frozen=True)
+class _Options:
+    root: Path
+    jobs: int
+    runner: str
+    reuse: bool
+    objects: tuple[Path, ...]
+    observe: Callable[[RunRecord], None] | None
+    tell: Callable[[str], None] | None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A pipeline that can run here.
+
+    Attributes:
+        contained: Tasks that run in containers, by path.
+    """
+
+    content: bytes
+    pipeline: graph.Pipeline
+    objects: objects_of.Objects
+    contained: Mapping[str, graph.Task]
+    warnings: tuple[str, ...]
+
+
+def _prepared(spec: Path, options: _Options) -> _Prepared:
+    """Return a pipeline that can run here.
+
+    Raises:
+        PenstockError: something keeps it from that; all of it is said at once.
+    """
+    if options.jobs < 1:
+        raise PenstockError(f"--jobs {options.jobs}: at least one task has to run at a time")
+    if options.runner not in placement.RUNNERS:
+        raise PenstockError(f"there is no runner {options.runner}; there are {', '.join(placement.RUNNERS)}")
     try:
         content = spec.read_bytes()
         pipeline = from_kfp.parse(content.decode("utf-8"), str(spec))
     except (OSError, UnicodeDecodeError) as problem:
         raise PenstockError(f"{spec}: cannot be read: {problem}") from problem
-    if refusals := features.check(pipeline):
-        listed = "; ".join(str(refusal) for refusal in refusals)
-        raise PenstockError(f"{spec}: cannot run here: {listed}")
-    return content, pipeline
+    found = objects_of.read(options.objects)
+    contained = {
+        path: task for path, task in pipeline.walk() if placement.place(task, options.runner) is Place.CONTAINER
+    }
+    problems = [str(refusal) for refusal in features.check(pipeline, options.runner)]
+    problems += kubernetes.check(pipeline, found, options.root / "volumes", contained)
+    if contained and not problems and (reason := containers.available()):
+        listed = ", ".join(sorted(contained)[:5]) + (", …" if len(contained) > 5 else "")
+        problems.append(
+            f"{listed} would run in containers, and {reason}; start it, or run the commands on this machine with "
+            "--runner subprocess"
+        )
+    if problems:
+        raise PenstockError(f"{spec}: cannot run here: {'; '.join(problems)}")
+    warnings = (*kubernetes.warnings(pipeline, contained), *task_config.warnings(pipeline))
+    return _Prepared(content, pipeline, found, contained, warnings)
 
 
 def _at_work(
-    pipeline: graph.Pipeline,
+    ready: _Prepared,
     record: RunRecord,
     artifacts: dict[str, list[launcher.Artifact]],
-    root: Path,
-    *,
-    jobs: int,
-    observe: Callable[[RunRecord], None] | None,
-    reuse: bool,
-    resuming: bool,
+    options: _Options,
     lock: int,
+    *,
+    resuming: bool,
 ) -> RunRecord:
-    folder, here = Path(record.folder), Path(record.cwd)
-    journal = Journal(record, observe)
-    own = {name: value for name, value in record.parameters.items() if name in pipeline.inputs.parameters}
-    received: list[int] = []
+    pipeline, root = ready.pipeline, options.root
+    own, here = Path(record.folder), Path(record.cwd)
+    journal = Journal(record, options.observe)
+    values = {name: value for name, value in record.parameters.items() if name in pipeline.inputs.parameters}
+    names = _names(own, record.started)
+    env = _environment(root, here)
+    ending = _Ending()
     with contextlib.ExitStack() as stack:
         stop = launcher.Stop(watch=stack.enter_context(Guard(lock)).watch)
         # Removing a folder can take longer than the engine's whole part in a task: that is done beside it.
         cleaner = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="cleaner"))
+        in_containers = None
+        if ready.contained:
+            in_containers = stack.enter_context(containers.Containers(own, record.id))
+            in_containers.prepare(_images(ready.contained.values()), options.tell)
+        if features.uses_workspace(pipeline):
+            (own / WORKSPACE).mkdir(exist_ok=True)
         execute = Execution(
-            folder=folder,
-            env=_environment(root, here),
-            store=Store(root, folder),
-            reusing=reuse,
+            folder=own,
+            env=env,
+            runner=options.runner,
+            process=stack.enter_context(forkserver.ForkServer(env)).run,
+            containers=in_containers,
+            environments=environments.Environments(root),
+            objects=ready.objects,
+            volumes=root / "volumes",
+            store=Store(root, own),
+            reusing=options.reuse,
             resuming=resuming,
+            here=here,
             stop=stop,
             remove=lambda work: cleaner.submit(shutil.rmtree, work, True),
         )
-        names = _names(folder, record.started)
-        schedule = Schedule(pipeline, journal, execute, jobs=jobs, names=names, here=here, stop=stop)
-        with _signals(received, schedule.request_stop):
-            _carry_out(schedule, journal, own, artifacts, received)
-            report.write(journal.record, folder)
-    if received:
-        signal.raise_signal(received[0])
+        schedule = Schedule(pipeline, journal, execute, jobs=options.jobs, names=names, here=here, stop=stop)
+        with (
+            _signals(ending, schedule.request_stop),
+            _deadline(kubernetes.deadline(pipeline), ending, schedule.request_stop),
+        ):
+            _carry_out(schedule, journal, values, artifacts, ending)
+            report.write(journal.record, own)
+    if ending.signal:
+        signal.raise_signal(ending.signal)
     return journal.record
+
+
+class _Ending:
+    """Why a run ends before its end.
+
+    Attributes:
+        signal: The signal that asked for it.
+        reason: In words.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.reason = ""
 
 
 def _carry_out(
@@ -200,7 +292,7 @@ def _carry_out(
     journal: Journal,
     parameters: dict[str, Any],
     artifacts: dict[str, list[launcher.Artifact]],
-    received: list[int],
+    ending: _Ending,
 ) -> None:
     try:
         result = schedule.run(parameters, artifacts)
@@ -213,8 +305,8 @@ def _carry_out(
             raise PenstockError(f"{journal.folder}: the run's record cannot be kept: {bug}") from bug
         raise
     state, error = result.state, result.error
-    if received and state is not State.SUCCEEDED:
-        state, error = State.CANCELLED, f"ended by {signal.Signals(received[0]).name}"
+    if ending.reason and state is not State.SUCCEEDED:
+        state, error = State.CANCELLED, ending.reason
     journal.end(state, journal.values(result.parameters, result.artifacts), error)
     journal.flush()
 
@@ -230,63 +322,19 @@ def _artifacts(pipeline: graph.Pipeline, values: Mapping[str, Any], here: Path) 
     return found
 
 
-def _new_folder(runs: Path, pipeline: graph.Pipeline, run_id: str | None) -> Path:
-    if run_id is not None and not _RUN_ID.fullmatch(run_id):
-        raise PenstockError(f"run id {run_id!r}: letters, digits, '.', '_' and '-' make one, at most 128")
-    name = re.sub(r"[^\w.-]+", "-", pipeline.name)[:80]
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-        while True:
-            stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-            folder = runs / (run_id or f"{name}-{stamp}-{secrets.token_hex(2)}")
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                if run_id:
-                    raise PenstockError(f"{folder} is there already; choose another run id") from None
-                continue
-            return folder
-    except OSError as error:
-        raise PenstockError(f"{runs}: cannot be written: {error}") from error
+def _images(tasks: Iterable[graph.Task]) -> dict[str, bool]:
+    """Return the images that are known before a run, each with whether it is to be fetched even where it is here."""
+    found: dict[str, bool] = {}
+    for task in tasks:
+        assert isinstance(task.component.body, graph.Container)
+        image = task.component.body.image
+        if not any(True for _ in launcher.placeholders(image)):
+            found[image] = found.get(image, False) or _always_pulls(task)
+    return found
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Hold the lock that tells that a run is at work; the guard holds it too, until all tasks have ended.
-
-    Raises:
-        PenstockError: the run is at work.
-    """
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        end = time.monotonic() + _LONGEST_ENDING
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise PenstockError(f"run {folder.name} is at work; end it first, or wait for its end") from None
-                time.sleep(0.05)
-        yield lock
-    finally:
-        os.close(lock)
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
-            raise ValueError(f"its format is {record['format']}")
-        return {name: record[name] for name in ("state", "parameters", "started", "resumed", "cwd")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PenstockError(f"{folder / 'run.json'}: not the record of a run that can be resumed: {error}") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    half = path.with_name(f"{path.name}.unfinished")
-    half.write_bytes(content)
-    half.replace(path)
+def _always_pulls(task: graph.Task) -> bool:
+    return task.component.platforms.get("kubernetes", {}).get("imagePullPolicy") == "Always"
 
 
 def _names(folder: Path, started: str) -> dict[str, str]:
@@ -298,6 +346,7 @@ def _names(folder: Path, started: str) -> dict[str, str]:
         "pipeline_job_create_time_utc": created,
         "pipeline_job_schedule_time_utc": created,
         "pipeline_root": str(folder),
+        "workspace_path": str(folder / WORKSPACE),
     }
 
 
@@ -316,12 +365,13 @@ def _environment(root: Path, here: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _signals(received: list[int], stop: Callable[[], None]) -> Iterator[None]:
+def _signals(ending: _Ending, stop: Callable[[], None]) -> Iterator[None]:
     """Note signals that would end this process and call `stop` instead, on the main thread; elsewhere, do nothing."""
     before: dict[int, Any] = {}
 
     def handle(number: int, frame: object) -> None:
-        received.append(number)
+        ending.signal = ending.signal or number
+        ending.reason = ending.reason or f"ended by {signal.Signals(number).name}"
         stop()
 
     if threading.current_thread() is threading.main_thread():
@@ -333,3 +383,21 @@ def _signals(received: list[int], stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for signal_number, handler in before.items():
             signal.signal(signal_number, handler)
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float | None, ending: _Ending, stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` when the time is over."""
+
+    def over() -> None:
+        ending.reason = ending.reason or f"ended after {seconds:g} s, as the pipeline's activeDeadlineSeconds says"
+        stop()
+
+    timer = threading.Timer(seconds or 0, over)
+    timer.daemon = True
+    if seconds:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from penstock.compile import graph, launcher
-from penstock.compile.targets.local import commands
+from penstock.compile.targets.local import commands, convert, fetch
+from penstock.compile.targets.local.placement import Place, place
 
 Finding = tuple[str, str]  # path of the task ("" for the pipeline), what about it
 
@@ -19,7 +20,9 @@ SYSTEM_PLACEHOLDERS = (
     "pipeline_task_name",
     "pipeline_task_uuid",
     "pipeline_root",
+    "workspace_path",
 )
+_PLATFORMS = ("kubernetes",)
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class Feature:
     Attributes:
         note: How it is run; for what is refused, why.
         find: Finds where a pipeline asks for it; only what is refused needs to be found.
+        place: Where a command has to run for this to count; None: anywhere.
     """
 
     name: str
     note: str
     find: Callable[[graph.Pipeline], Iterator[Finding]] | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,20 @@ class Refusal:
         return f"{where}{self.feature}{f' ({self.detail})' if self.detail else ''}: {self.reason}"
 
 
-def check(pipeline: graph.Pipeline) -> list[Refusal]:
-    """Return everything in a pipeline that the engine does not run."""
+def check(pipeline: graph.Pipeline, runner: str) -> list[Refusal]:
+    """Return everything in a pipeline that the engine does not run.
+
+    Args:
+        pipeline: The pipeline.
+        runner: One of placement.RUNNERS.
+    """
+    places = {path: place(task, runner) for path, task in pipeline.walk()}
     return [
         Refusal(feature.name, path, detail, feature.note)
         for feature in REFUSED
         if feature.find
         for path, detail in feature.find(pipeline)
+        if feature.place in (None, places.get(path))
     ]
 
 
@@ -66,17 +78,17 @@ def _containers(pipeline: graph.Pipeline) -> Iterator[tuple[str, graph.Task, gra
             yield path, task, task.component.body
 
 
-def _platforms(pipeline: graph.Pipeline) -> Iterator[Finding]:
-    for platform, settings in pipeline.platforms.items():
-        yield "", f"{platform}: {', '.join(settings)}"
+def _other_platforms(pipeline: graph.Pipeline) -> Iterator[Finding]:
+    for platform in set(pipeline.platforms) - set(_PLATFORMS):
+        yield "", platform
     for path, task in pipeline.walk():
-        for platform, settings in task.component.platforms.items():
-            yield path, f"{platform}: {', '.join(settings)}"
+        for platform in set(task.component.platforms) - set(_PLATFORMS):
+            yield path, platform
 
 
 def _installs(pipeline: graph.Pipeline) -> Iterator[Finding]:
     for path, _, body in _containers(pipeline):
-        if packages := commands.installs(body):
+        if packages := commands.own_installs(body):
             yield path, ", ".join(packages)
 
 
@@ -106,32 +118,23 @@ def _remote_imports(pipeline: graph.Pipeline) -> Iterator[Finding]:
         body = task.component.body
         if isinstance(body, graph.Importer) and isinstance(body.uri, graph.Constant):
             uri = str(body.uri.value)
-            if "://" in uri and not uri.startswith("file://"):
-                yield path, uri
+            if convert.is_remote(uri) and (reason := fetch.fetchable(uri)):
+                yield path, f"{fetch.shown(uri)}: {reason}"
 
 
-def _workspaces(pipeline: graph.Pipeline) -> Iterator[Finding]:
-    for path, task in pipeline.walk():
-        body = task.component.body
-        if isinstance(body, graph.Importer) and body.download_to_workspace:
-            yield path, "downloadToWorkspace"
-        elif any(steps == ("workspace_path",) for steps in _placeholders(task)):
-            yield path, "{{$.workspace_path}}"
-
-
-def _task_config(pipeline: graph.Pipeline) -> Iterator[Finding]:
-    for path, task in pipeline.walk():
-        for name, port in task.component.inputs.parameters.items():
-            if port.type is graph.Type.TASK_CONFIG:
-                yield path, name
-        if task.component.passthroughs:
-            yield path, ", ".join(task.component.passthroughs)
+def uses_workspace(pipeline: graph.Pipeline) -> bool:
+    """Return whether a pipeline's tasks share a folder."""
+    return any(
+        (isinstance(task.component.body, graph.Importer) and task.component.body.download_to_workspace)
+        or ("workspace_path",) in _placeholders(task)
+        for _, task in pipeline.walk()
+    )
 
 
 def _unknown_placeholders(pipeline: graph.Pipeline) -> Iterator[Finding]:
     for path, task in pipeline.walk():
         unknown = {steps for steps in _placeholders(task) if not _resolvable(task, steps)}
-        for steps in sorted(unknown - {("workspace_path",)}):
+        for steps in sorted(unknown):
             yield path, ".".join(steps)
 
 
@@ -200,7 +203,9 @@ def _resolvable(task: graph.Task, steps: tuple[str, ...]) -> bool:
 
 RUN = (
     Feature("lightweight Python components", "in processes, with the Python that runs the engine"),
-    Feature("container components", "their command in a process; the image is not used"),
+    Feature("container components, containerized Python", "in their image; as a process with `--runner subprocess`"),
+    Feature("packages installed at task start", "into an environment made once per set and kept; never into yours"),
+    Feature("notebook components", "like lightweight ones; what they install goes into such an environment too"),
     Feature("parameters", "all types; integers stay integers, also inside lists and dicts"),
     Feature("artifacts", "files, folders, lists, metadata, custom paths; empty or unwritten ones fail their task"),
     Feature("placeholders", "Concat and IfPresent too; what a constant refers to is put into it"),
@@ -209,10 +214,13 @@ RUN = (
     Feature("nested pipelines", "with their inputs and outputs"),
     Feature("ExitHandler and ignore_upstream_failure", "with the final status; the run still ends as failed"),
     Feature("retries", "with back-off, in the same place"),
-    Feature("importers of local files", "the file or folder is used where it lies"),
-    Feature("environment variables", "those of the task over those of the engine"),
+    Feature("importers", "local files are used where they lie; https, s3, gs and abfss are fetched"),
+    Feature("environment variables", "those of the task over the engine's; a container has its own and the task's"),
+    Feature("caching options", "a task is reused by content, unless they say no"),
+    Feature("workspace", "a folder of the run, kept with it"),
+    Feature("task configuration", "resources and environment from the spec, the rest from the Kubernetes document"),
+    Feature("Kubernetes platform document", "what this machine can give; the rest is named in a warning, see below"),
     Feature("CPU, memory and accelerators", "not limited and not reserved: the machine is what it is"),
-    Feature("caching options", "every task runs; nothing is reused yet"),
 )
 
 REFUSED = (
@@ -222,20 +230,24 @@ REFUSED = (
         "unknown placeholder", "nothing here gives it a value; take it out or run on Vertex AI", _unknown_placeholders
     ),
     Feature(
-        "packages installed at task start",
-        "they would go into your own environment; put them into the image and this environment, and compile with "
-        "packages_to_install empty",
+        "pip install in a command of its own, in a process",
+        "it would change your own environment; run it with --runner docker, or use packages_to_install",
         _installs,
+        Place.PROCESS,
     ),
-    Feature("command of the image", "processes do not use images; give the component a command", _image_command),
     Feature(
-        "containerized Python component",
-        "its code is in its image; make it a lightweight component or a package that both have",
-        _image_folder,
+        "command of the image, in a process",
+        "processes do not use images; run it with --runner auto or docker, or give the component a command",
+        _image_command,
+        Place.PROCESS,
     ),
-    Feature("remote importer", "remote URIs are not fetched yet; import a copy on this machine", _remote_imports),
-    Feature("platform settings", "they are not honoured yet; compile without them for this machine", _platforms),
-    Feature("workspace", "there is none yet; pass the data as an artifact", _workspaces),
-    Feature("task configuration", "it holds settings of a Kubernetes pod, and there is none", _task_config),
+    Feature(
+        "containerized Python component, in a process",
+        "its code is in its image; run it with --runner auto or docker",
+        _image_folder,
+        Place.PROCESS,
+    ),
+    Feature("remote importer that cannot be fetched", "import a copy on this machine", _remote_imports),
+    Feature("platform", "only settings for Kubernetes are known; compile without the others", _other_platforms),
     Feature("executor", "no compiler writes it; only containers and importers are run", _other_executors),
 )

@@ -84,6 +84,7 @@ class RunRecord:
     Attributes:
         resumed: When it was taken up again after it had failed or was killed; `seconds` counts from the last time.
         cwd: Folder in which it was started: relative paths of its parameters start there.
+        runner: What its commands run in: "auto", "subprocess" or "docker".
         warnings: What the spec asks for and this machine does not give.
     """
 
@@ -100,6 +101,7 @@ class RunRecord:
     error: str | None = None
     resumed: tuple[str, ...] = ()
     cwd: str = ""
+    runner: str = "auto"
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

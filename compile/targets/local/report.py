@@ -75,7 +75,8 @@ def _facts(record: RunRecord, folder: Path) -> Iterator[str]:
     yield '<dl class="facts">\n'
     for name, value in facts.items():
         if value:
-            yield f"<dt>{name}</dt><dd>{value if name in ('Spec', 'Record', 'Reports', 'Warnings') else _e(value)}</dd>\n"
+            is_html = name in ("Spec", "Record", "Reports", "Warnings")
+            yield f"<dt>{name}</dt><dd>{value if is_html else _e(value)}</dd>\n"
     yield "</dl>\n"
 
 

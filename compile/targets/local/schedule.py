@@ -346,10 +346,14 @@ class Schedule:
             self._note(node, state=State.RUNNING, started=now())
             self._open(Scope(node.task.component, node.parameters, node.artifacts, node, f"{node.path}."))
         elif isinstance(body, graph.Importer):
+            names = self._all_names(node)
+            uri, metadata = convert.import_source(node.task, body, node.parameters, names)
+            if convert.is_remote(uri) or body.download_to_workspace:
+                self._ready.append(node)
+                return
             self._note(node, state=State.RUNNING, started=now())
-            artifact = convert.imported(node.task, body, node.parameters, self._all_names(node), self._here)
-            outputs = node.task.component.outputs.artifacts
-            self._finish(node, State.SUCCEEDED, ({}, {name: [artifact] for name in outputs}))
+            found = convert.imported(node.task, body, uri, metadata, self._here)
+            self._finish(node, State.SUCCEEDED, ({}, {name: [artifact] for name, artifact in found.items()}))
         else:
             self._ready.append(node)
 

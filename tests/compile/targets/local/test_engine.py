@@ -86,6 +86,7 @@ def run(compiled, tmp_path):
     """Compile a pipeline, run it and return its record."""
 
     def run_it(what, parameters=None, jobs=4, **options) -> RunRecord:
+        options = {"runner": "subprocess", **options}
         return local.run(compiled(what), parameters or {}, root=tmp_path / "root", jobs=jobs, **options)
 
     return run_it
@@ -629,10 +630,81 @@ def test_importers_take_local_files_as_they_lie(run, tmp_path):
 
     (tmp_path / "rows").write_text("1,2")
     assert output(run(imports, {"uri": str(tmp_path / "rows")}), "size") == "1,2 me 3"
-    record = run(imports, {"uri": "gs://bucket/rows"})
-    assert (record.state, record.error) == (
-        State.FAILED, "importer: gs://bucket/rows is remote; give a path on this machine",
-    )  # fmt: skip
+    record = run(imports, {"uri": "ftp://host/rows"})
+    assert record.state is State.FAILED
+    assert "importer: ftp://host/rows: unknown scheme ftp://" in record.error
+
+
+def test_importers_fetch_what_lies_on_a_server(run, tmp_path):
+    import http.server
+    import threading
+
+    @component
+    def size(data: Input[Dataset]) -> str:
+        return f"{open(data.path).read()} {data.metadata['by']}"
+
+    @dsl.pipeline(name="imports")
+    def imports(uri: str):
+        data = dsl.importer(artifact_uri=uri, artifact_class=Dataset, metadata={"by": "me"})
+        size(data=data.output)
+
+    (tmp_path / "rows.csv").write_text("1,2")
+    handler = lambda *args: http.server.SimpleHTTPRequestHandler(*args, directory=str(tmp_path))  # noqa: E731
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}/rows.csv"
+        first, second = run(imports, {"uri": uri}), run(imports, {"uri": uri})
+        assert output(first, "size") == "1,2 me"
+        assert task(first, "importer").outputs.artifacts["artifact"][0].uri.startswith("tasks/importer/outputs/")
+        assert (task(second, "size").reused, task(second, "importer").reused) == (f"{first.id}/size", None)
+        missing = run(imports, {"uri": uri + ".gone"})
+        assert missing.state is State.FAILED
+        assert "rows.csv.gone" in missing.error
+        server.shutdown()
+
+
+def test_tasks_share_a_workspace(run, tmp_path):
+    @component
+    def put(folder: str):
+        with open(f"{folder}/shared", "w") as file:
+            file.write("here")
+
+    @component
+    def get(folder: str, data: Input[Dataset]) -> str:
+        assert data.path.startswith(folder)
+        return open(f"{folder}/shared").read() + open(data.path).read()
+
+    (tmp_path / "rows").write_text("1,2")
+
+    @dsl.pipeline(name="shared", pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="1Gi")))
+    def shared(uri: str):
+        data = dsl.importer(artifact_uri=uri, artifact_class=Dataset, download_to_workspace=True)
+        before = put(folder=dsl.WORKSPACE_PATH_PLACEHOLDER)
+        get(folder=dsl.WORKSPACE_PATH_PLACEHOLDER, data=data.output).after(before)
+
+    record = run(shared, {"uri": str(tmp_path / "rows")})
+    assert output(record, "get") == "here1,2"
+    assert (Path(record.folder) / "workspace" / "shared").exists()
+
+
+def test_a_component_is_told_its_task_configuration(run):
+    @dsl.component(
+        base_image="python:3.11",
+        install_kfp_package=False,
+        task_config_passthroughs=[dsl.TaskConfigField.RESOURCES, dsl.TaskConfigField.ENV],
+    )
+    def told(config: dsl.TaskConfig) -> str:
+        import json
+
+        return json.dumps([config.resources, config.env, config.tolerations])
+
+    @dsl.pipeline(name="telling")
+    def telling(cpu: str = "2"):
+        told().set_cpu_limit(cpu).set_memory_request("1G").set_env_variable("A", "b")
+
+    assert json.loads(output(run(telling), "told")) == [
+        {"requests": {"memory": "1G"}, "limits": {"cpu": "2"}}, [{"name": "A", "value": "b"}], None,
+    ]  # fmt: skip
 
 
 # Failures

@@ -10,6 +10,7 @@ from penstock.compile import from_kfp, graph
 from penstock.compile.errors import PenstockError
 from penstock.compile.targets import local
 from penstock.compile.targets.local import commands, features
+from penstock.compile.targets.local.placement import Place, place
 
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
@@ -66,8 +67,9 @@ def installing():
     )
 
 
-def refusals(compiled, what) -> list[str]:
-    return [f"{one.path}: {one.feature} ({one.detail})" for one in features.check(from_kfp.read(compiled(what)))]
+def refusals(compiled, what, runner="subprocess") -> list[str]:
+    found = features.check(from_kfp.read(compiled(what)), runner)
+    return [f"{one.path}: {one.feature} ({one.detail})" for one in found]
 
 
 @pytest.mark.parametrize(
@@ -76,23 +78,40 @@ def refusals(compiled, what) -> list[str]:
         (plain, []),
         (with_kfp, []),
         (in_venv, []),
-        (
-            with_packages,
-            [
-                "with-packages: packages installed at task start (numpy<2, pandas[parquet]>=2; python_version>'3.8')",
-            ],
-        ),
-        (installing, ["installing: packages installed at task start (flask)"]),
-        (without_command, ["without-command: command of the image (example/server:1)"]),
-        (in_image, ["in-image: containerized Python component (example/mine:1)"]),
+        (with_packages, []),
+        (installing, ["installing: pip install in a command of its own, in a process (flask)"]),
+        (without_command, ["without-command: command of the image, in a process (example/server:1)"]),
+        (in_image, ["in-image: containerized Python component, in a process (example/mine:1)"]),
         (on_vertex, ["on-vertex: unknown placeholder (pipeline_google_cloud_location)"]),
         (typo, ["typo: unknown placeholder (inputs.parameters.valve)"]),
-        (configured, ["configured: task configuration (config)"]),
+        (configured, []),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_what_a_component_needs_is_refused_by_name(compiled, what, expected):
     assert refusals(compiled, what) == expected
+
+
+def test_containers_bring_what_processes_lack(compiled):
+    for what in (installing, without_command, in_image):
+        for runner in ("auto", "docker"):
+            assert refusals(compiled, what, runner) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "runner", "expected"),
+    [
+        (plain, "auto", Place.PROCESS),
+        (plain, "docker", Place.CONTAINER),
+        (with_packages, "auto", Place.PROCESS),
+        (in_image, "auto", Place.CONTAINER),
+        (installing, "auto", Place.CONTAINER),
+        (installing, "subprocess", Place.PROCESS),
+    ],
+)
+def test_auto_takes_a_container_for_what_is_made_of_its_image(compiled, what, runner, expected):
+    ((_, task),) = from_kfp.read(compiled(what)).walk()
+    assert place(task, runner) is expected
 
 
 def test_all_refusals_come_at_once_and_nothing_starts(compiled, tmp_path):
@@ -101,39 +120,24 @@ def test_all_refusals_come_at_once_and_nothing_starts(compiled, tmp_path):
         plain()
         without_command()
         with_packages()
-        dsl.importer(artifact_uri="gs://bucket/rows", artifact_class=dsl.Dataset)
+        dsl.importer(artifact_uri="oci://registry/model", artifact_class=dsl.Model)
 
     with pytest.raises(PenstockError) as caught:
-        local.run(compiled(many), {}, root=tmp_path / "root", jobs=1)
+        local.run(compiled(many), {}, root=tmp_path / "root", jobs=1, runner="subprocess")
     message = str(caught.value)
-    assert "task without-command: command of the image (example/server:1): processes do not use images" in message
-    assert "task with-packages: packages installed at task start" in message
-    assert "task importer: remote importer (gs://bucket/rows): remote URIs are not fetched yet" in message
+    assert "task without-command: command of the image, in a process (example/server:1): processes do not" in message
+    assert "with-packages" not in message
+    assert "task importer: remote importer that cannot be fetched (oci://registry/model: unknown scheme" in message
     assert not (tmp_path / "root").exists()
 
 
-def test_platform_settings_are_refused_with_their_names(compiled, tmp_path):
+def test_settings_of_an_unknown_platform_are_refused_with_its_name(compiled):
     spec = compiled(plain).read_text()
-    platform = {
-        "platforms": {
-            "kubernetes": {
-                "deploymentSpec": {"executors": {"exec-plain": {"nodeSelector": {"labels": {"a": "b"}}}}},
-                "pipelineConfig": {"resourceTtlOnCompletion": 60},
-            }
-        }
-    }
-    found = features.check(from_kfp.parse(spec + "\n---\n" + yaml.safe_dump(platform)))
-    assert [(one.path, one.detail) for one in found] == [
-        ("", "kubernetes: pipelineConfig"), ("plain", "kubernetes: nodeSelector"),
-    ]  # fmt: skip
-
-
-def test_a_workspace_is_refused(compiled):
-    @dsl.pipeline(name="space", pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="1Gi")))
-    def space():
-        with_kfp(value=f"{dsl.WORKSPACE_PATH_PLACEHOLDER}/data")
-
-    assert "with-kfp: workspace ({{$.workspace_path}})" in refusals(compiled, space)
+    executors = {"executors": {"exec-plain": {"nodeSelector": {"labels": {"a": "b"}}}}}
+    for name, expected in (("kubernetes", []), ("nomad", [("plain", "nomad")])):
+        platform = {"platforms": {name: {"deploymentSpec": executors}}}
+        found = features.check(from_kfp.parse(spec + "\n---\n" + yaml.safe_dump(platform)), "auto")
+        assert [(one.path, one.detail) for one in found] == expected
 
 
 def test_the_shell_that_installs_kfp_is_left_out_and_the_rest_is_the_components_own(compiled, tmp_path):
@@ -144,23 +148,6 @@ def test_the_shell_that_installs_kfp_is_left_out_and_the_rest_is_the_components_
     assert whole[3:5] == ("sh", "-ec")
     record = local.run(compiled(with_kfp), {"value": "x"}, root=tmp_path, jobs=1)
     assert record.outputs.parameters == {"Output": "x!"}
-
-
-@pytest.mark.parametrize(
-    ("script", "packages"),
-    [
-        ("pip install kfp", []),
-        ("python3 -m pip install --quiet 'kfp[all]==2.1' typing-extensions", ["typing-extensions"]),
-        ("pip install kfp-kubernetes==1", ["kfp-kubernetes==1"]),
-        ("pip install 'git+https://github.com/kubeflow/pipelines#egg=kfp&subdirectory=sdk/python'", []),
-        ("pip install -r requirements.txt", ["requirements.txt"]),
-        ("/opt/venv/bin/pip install a b; echo c", ["a", "b"]),
-        ('pip install "unclosed', ['"unclosed']),
-        ("pip list", []),
-    ],
-)
-def test_packages_are_found_in_shell_scripts(script, packages):
-    assert commands.installs(graph.Container("x", "image", ("sh", "-c", script))) == packages
 
 
 def test_the_documentation_lists_every_feature():

@@ -277,7 +277,7 @@ def test_loops_are_taken_up_iteration_by_iteration(run, tmp_path):
 def test_a_run_at_work_or_unknown_is_not_resumed(run, tmp_path, monkeypatch):
     import fcntl
 
-    monkeypatch.setattr("penstock.compile.targets.local.engine._LONGEST_ENDING", 0.1)
+    monkeypatch.setattr("penstock.compile.targets.local.folder._LONGEST_ENDING", 0.1)
     failed = run(stops, {"ran": str(tmp_path / "ran"), "gate": str(tmp_path / "gate")})
     with open(Path(failed.folder) / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -45,7 +45,7 @@ import sys
 from pathlib import Path
 from penstock.compile.targets import local
 
-record = local.run(Path(sys.argv[1]), {"mark": sys.argv[3]}, root=Path(sys.argv[2]), jobs=2)
+record = local.run(Path(sys.argv[1]), {"mark": sys.argv[3]}, root=Path(sys.argv[2]), jobs=2, runner="subprocess")
 print("ended", record.state)
 """
 
