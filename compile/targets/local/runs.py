@@ -70,15 +70,17 @@ class Run:
 
 
 def is_alive(folder: Path) -> bool:
-    """Return whether a run's engine is at work."""
+    """Return whether a run's engine is at work; also where that cannot be told."""
     try:
         lock = os.open(folder / "lock", os.O_RDONLY)
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:
+        return True
     try:
         # Shared: two that look at the same time do not take each other for the engine.
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         return True
     finally:
         os.close(lock)

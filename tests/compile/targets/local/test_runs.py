@@ -124,6 +124,12 @@ def test_a_lock_that_nobody_holds_is_no_engine(make: Make) -> None:
     assert not runs.is_alive(folder.parent / "none")
 
 
+def test_a_lock_that_cannot_be_looked_at_is_taken_for_an_engine_s(make: Make) -> None:
+    folder = make("one", state=State.RUNNING)
+    (folder / "lock").symlink_to("lock")
+    assert runs.is_alive(folder)
+
+
 def test_two_that_look_at_once_do_not_take_each_other_for_the_engine(make: Make) -> None:
     folder = make("one")
     with (folder / "lock").open("w") as lock:
