@@ -87,6 +87,7 @@ def images(engine, file_system):
         "sealed": [f"USER {UID}", "LABEL penstock.read-only-root=true"],
         "elsewhere": ["WORKDIR /app"],
         "pathless": ["ENV PATH=/nowhere"],
+        "checked": ["HEALTHCHECK --interval=1s CMD touch /app/checked"],
     }
     repository = f"penstock-test-{secrets.token_hex(4)}"
     for tag, changes in special.items():
@@ -256,6 +257,9 @@ class TestTheCommand:
     def test_it_starts_in_the_folder_of_its_image(self, inside, place):
         assert printed(inside("elsewhere"), place, "pwd") == "/app\n"
 
+    def test_health_checks_of_its_image_are_not_for_tasks(self, inside, place):
+        assert printed(inside("checked"), place, "sleep 2; ls /app") == ""
+
     def test_its_environment_is_the_one_it_is_given(self, inside, place, monkeypatch):
         monkeypatch.setenv("CANARY", "of this machine")
         runner = inside("plain", env={"B": "of the platform", "C": "x=y z"})
@@ -304,7 +308,9 @@ class TestWhatItSees:
         )
         runner = inside("plain", mounts=mounts)
         text = printed(
-            runner, place, "exec 2>&1; cat /etc/secret/key; echo kept > /data/volume/x; echo x > /etc/secret/key || true"
+            runner,
+            place,
+            "exec 2>&1; cat /etc/secret/key; echo kept > /data/volume/x; echo x > /etc/secret/key || true",
         )
         assert text.startswith("a secret")
         assert "Read-only file system" in text
@@ -477,6 +483,13 @@ class TestItsEnd:
                 running.result(timeout=20)
         assert "ended gently" in said(place)
         wait_for(lambda: not listed(engine, place.name))
+
+    def test_a_stop_reaches_a_command_that_handles_no_signal(self, inside, place):
+        stop = launcher.Stop(grace=30)
+        with self.at_work(inside, place, "echo begun; exec sleep 100", stop) as running:
+            stop.request()
+            with pytest.raises(launcher.Stopped):
+                running.result(timeout=20)
 
     def test_a_stop_kills_after_the_grace(self, inside, place, engine):
         stop = launcher.Stop(grace=1)
@@ -764,9 +777,9 @@ class TestImages:
         try:
             containers.prepare({f"{repository}:1": False})
             before = containers.identity(f"{repository}:1")
-            engine.tag(images["entrypoint"], repository, "1")
-            carry_out(containers.runner(f"{repository}:1", setting=Setting()), place, shell("echo same"))
-            assert before == containers.identity(images["plain"]) != containers.identity(images["entrypoint"])
+            engine.tag(images["elsewhere"], repository, "1")
+            assert printed(containers.runner(f"{repository}:1", setting=Setting()), place, "pwd") == "/\n"
+            assert before == containers.identity(images["plain"]) != containers.identity(images["elsewhere"])
         finally:
             engine.remove_image(f"{repository}:1")
 
