@@ -29,6 +29,7 @@ from penstock.compile.targets.local import (
     kubernetes,
     placement,
     report,
+    runs,
     task_config,
 )
 from penstock.compile.targets.local import objects as objects_of
@@ -124,7 +125,7 @@ def resume(
     they would be given the same and their outputs are still there.
 
     Args:
-        run_id: Name of the run.
+        run_id: Name of the run or the only one that starts so; "latest" for the newest.
         root: Folder of runs.
         runner: As for `run`; what the run had where it is not given.
         jobs, reuse, objects, observe, tell: As for `run`.
@@ -133,29 +134,29 @@ def resume(
         PenstockError: there is no such run, it is at work, or it has succeeded.
     """
     root = Path(os.path.abspath(root))
-    own = folder.known(root / "runs", run_id)
+    own = runs.find(root, run_id).folder
     with folder.locked(own) as lock:
-        before = folder.record(own)
-        if before["state"] == State.SUCCEEDED:
-            raise PenstockError(f"run {run_id} has succeeded; there is nothing to resume")
-        chosen = _Options(root, jobs, runner or before["runner"], reuse, tuple(objects), observe, tell)
+        before = runs.read(own)
+        if before.state is State.SUCCEEDED:
+            raise PenstockError(f"run {own.name} has succeeded; there is nothing to resume")
+        chosen = _Options(root, jobs, runner or before.runner, reuse, tuple(objects), observe, tell)
         ready = _prepared(own / folder.SPEC, chosen)
         record = RunRecord(
             id=own.name,
             pipeline=ready.pipeline.name,
             folder=str(own),
             spec_sha256=hashlib.sha256(ready.content).hexdigest(),
-            parameters=before["parameters"],
+            parameters=before.parameters,
             state=State.RUNNING,
-            started=before["started"],
+            started=before.started,
             seconds=0.0,
             tasks=(),
-            resumed=(*before["resumed"], now()),
-            cwd=before["cwd"],
+            resumed=(*before.resumed, now()),
+            cwd=before.cwd,
             runner=chosen.runner,
             warnings=ready.warnings,
         )
-        values = parameters_of.complete(ready.pipeline, before["parameters"])
+        values = parameters_of.complete(ready.pipeline, before.parameters)
         return _at_work(
             ready, record, _artifacts(ready.pipeline, values, Path(record.cwd)), chosen, lock, resuming=True
         )

@@ -83,6 +83,8 @@ class Environments:
                         self._make(folder, request)
             except OSError as error:
                 raise launcher.TaskError(f"{folder} cannot be made: {error}") from error
+        with contextlib.suppress(OSError):
+            os.utime(folder / _MARKER)  # when it was used last: `penstock runs gc` goes by that
         return folder / "bin"
 
     def runner(self, installs: Sequence[Sequence[str]]) -> launcher.Runner:

@@ -1,21 +1,18 @@
-"""The folder of a run: its making, its lock, and what a later resumption reads of it."""
+"""The folder of a run: its making and its lock."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import fcntl
-import json
 import os
 import re
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from penstock.compile.errors import PenstockError
-from penstock.compile.targets.local.record import FORMAT
 
 LOCK = "lock"
 SPEC = "spec.yaml"
@@ -54,17 +51,6 @@ def new(runs: Path, pipeline: str, run_id: str | None) -> Path:
         raise PenstockError(f"{runs}: cannot be written: {error}") from error
 
 
-def known(runs: Path, run_id: str) -> Path:
-    """Return the folder of a run that there was.
-
-    Raises:
-        PenstockError: there is no such run.
-    """
-    if not _RUN_ID.fullmatch(run_id) or not (runs / run_id).is_dir():
-        raise PenstockError(f"there is no run {run_id} in {runs}; `penstock runs list` shows those there are")
-    return runs / run_id
-
-
 def write(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
     half = path.with_name(f"{path.name}.unfinished")
@@ -93,18 +79,3 @@ def locked(folder: Path) -> Iterator[int]:
         yield lock
     finally:
         os.close(lock)
-
-
-def record(folder: Path) -> dict[str, Any]:
-    """Return of a run's record what a resumption needs: state, parameters, started, resumed, cwd and runner.
-
-    Raises:
-        PenstockError: it cannot be read.
-    """
-    try:
-        found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if found["format"] != FORMAT:
-            raise ValueError(f"its format is {found['format']}")
-        return {name: found[name] for name in ("state", "parameters", "started", "resumed", "cwd", "runner")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PenstockError(f"{folder / 'run.json'}: not the record of a run that can be resumed: {error}") from error

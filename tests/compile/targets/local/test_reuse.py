@@ -287,7 +287,7 @@ def test_a_run_at_work_or_unknown_is_not_resumed(run, tmp_path, monkeypatch):
         with pytest.raises(PenstockError, match="there is no run"):
             local.resume(wrong, root=tmp_path / "root", jobs=2)
     (Path(failed.folder) / "run.json").write_text("{")
-    with pytest.raises(PenstockError, match="not the record of a run"):
+    with pytest.raises(PenstockError, match=r"run\.json"):
         local.resume(failed.id, root=tmp_path / "root", jobs=2)
 
 
