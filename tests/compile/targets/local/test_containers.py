@@ -98,11 +98,13 @@ def images(engine, file_system):
 
 
 @pytest.fixture
-def place(tmp_path):
-    """The run's folder."""
+def place(tmp_path, engine):
+    """The run's folder; whatever a failed test leaves of its containers is removed."""
     folder = tmp_path / "runs" / f"run-{secrets.token_hex(4)}"
     folder.mkdir(parents=True)
-    return folder
+    yield folder
+    for left in listed(engine, folder.name):
+        engine.remove_container(left, force=True)
 
 
 @pytest.fixture
@@ -559,11 +561,8 @@ with Containers(folder, folder.name) as containers:
         left = engine.create_container(images["plain"], ["sleep", "100"], labels=labels)["Id"]
         engine.start(left)
         other = engine.create_container(images["plain"], ["sleep", "100"], labels={"penstock.run": place.name})["Id"]
-        try:
-            with Containers(place, place.name):
-                assert listed(engine, place.name) == [other]
-        finally:
-            engine.remove_container(other, force=True)
+        with Containers(place, place.name):
+            assert listed(engine, place.name) == [other]
 
 
 def said_nothing(place: Path) -> bool:
@@ -627,9 +626,7 @@ class TestAnEngineThatFails:
         shutil.rmtree(folder)
 
     @pytest.mark.parametrize("way", ["gone", "silent"])
-    def test_an_engine_that_vanishes_fails_the_task_and_is_not_waited_for(
-        self, proxy, images, place, engine, monkeypatch, way
-    ):
+    def test_an_engine_that_vanishes_fails_the_task_and_is_not_waited_for(self, proxy, images, place, monkeypatch, way):
         monkeypatch.setattr(module, "_DEADLINE", 1.0)
         monkeypatch.setattr(module, "_SILENCE", 0.3)
         begin = time.monotonic()
@@ -642,8 +639,6 @@ class TestAnEngineThatFails:
                 with pytest.raises(launcher.TaskError, match="the container engine no longer answers"):
                     running.result(timeout=20)
         assert time.monotonic() - begin < 20
-        for left in listed(engine, place.name):
-            engine.remove_container(left, force=True)
 
 
 @pytest.mark.parametrize("host", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:9"])
