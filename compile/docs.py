@@ -1,4 +1,4 @@
-"""Keeps the tables in the READMEs as the declarations are.
+"""Keeps the tables in the READMEs, and in the page of the local engine, as the code is.
 
 A component's README is the one in the folder of its declaration. Tables go between the lines `<!-- ports -->` and
 `<!-- /ports -->` there, and between `<!-- components -->` and `<!-- /components -->` in the README at the root.
@@ -14,6 +14,7 @@ from pathlib import Path
 from penstock.compile import catalog, ports
 from penstock.compile.catalog import Entry
 from penstock.compile.errors import PenstockError
+from penstock.compile.targets.local import features, kubernetes_fields
 from penstock.compile.to_kfp import compiled
 
 
@@ -32,6 +33,8 @@ def refresh(root: Path, *, write: bool) -> list[Path]:
     pages = [(folder / "README.md", "ports", _ports_of(entries)) for folder, entries in sorted(folders.items())]
     everything = [(folder, entry) for folder, entries in folders.items() for entry in entries]
     pages.append((root.resolve() / "README.md", "components", _components(root.resolve(), everything)))
+    engine = root.resolve() / "docs" / "engine.md"
+    pages += [(engine, mark, table) for mark, table in _engine().items() if engine.is_file()]
     stale = []
     for path, mark, table in pages:
         if not path.is_file():
@@ -52,6 +55,17 @@ def _between(text: str, mark: str, table: str, path: Path) -> str:
     if len(pattern.findall(text)) != 1:
         raise PenstockError(f"{path}: put the lines <!-- {mark} --> and <!-- /{mark} --> where the table goes, once")
     return pattern.sub(lambda _: f"\n{table}\n", text)
+
+
+def _engine() -> dict[str, str]:
+    """Return the tables of what the local engine runs, refuses, and takes of the Kubernetes platform document."""
+    fields = {f"`{field.name}`": field for field in kubernetes_fields.FIELDS}
+    fields |= {f"the pipeline's `{field.name}`": field for field in kubernetes_fields.PIPELINE_FIELDS}
+    return {
+        "runs": _table(["", "how"], [[feature.name, feature.note] for feature in features.RUN]),
+        "refuses": _table(["", "why"], [[feature.name, feature.note] for feature in features.REFUSED]),
+        "kubernetes": _table(["", "", "here"], [[name, field.effect, field.note] for name, field in fields.items()]),
+    }
 
 
 def _ports_of(entries: Sequence[Entry]) -> str:

@@ -33,7 +33,7 @@ from penstock.compile.targets.local import (
     task_config,
 )
 from penstock.compile.targets.local import objects as objects_of
-from penstock.compile.targets.local.execution import WORKSPACE, Execution
+from penstock.compile.targets.local.execution import UNBUFFERED, WORKSPACE, Execution
 from penstock.compile.targets.local.guard import Guard
 from penstock.compile.targets.local.journal import Journal, now
 from penstock.compile.targets.local.placement import Place
@@ -235,7 +235,7 @@ def _at_work(
     journal = Journal(record, options.observe)
     values = {name: value for name, value in record.parameters.items() if name in pipeline.inputs.parameters}
     names = _names(own, record.started)
-    env = _environment(root, here)
+    env = {**UNBUFFERED, **_environment(root, here)}
     ending = _Ending()
     with contextlib.ExitStack() as stack:
         stop = launcher.Stop(watch=stack.enter_context(Guard(lock)).watch)
@@ -361,7 +361,6 @@ def _environment(root: Path, here: Path) -> dict[str, str]:
     env["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), env.get("PATH", os.defpath)])
     env["PENSTOCK_ROOT"] = str(root)
     env["PENSTOCK_CWD"] = str(here)
-    env.setdefault("PYTHONUNBUFFERED", "1")  # logs grow while the task runs
     return env
 
 

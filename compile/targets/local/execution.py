@@ -24,6 +24,7 @@ from penstock.compile.targets.local.schedule import Done, Work
 from penstock.compile.targets.local.setting import Mount, Setting
 from penstock.compile.targets.local.task_config import task_config
 
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}  # logs grow while tasks run
 WORKSPACE = "workspace"  # folder that the tasks of a run share, in the run's
 
 
@@ -112,7 +113,7 @@ class Execution:
         code = self._code
         if job.place is Place.CONTAINER:
             assert self.containers is not None
-            code = self.containers.identity(job.image)
+            code = self.containers.identity(job.image, job.setting.always_pull)
         return self.store.key(job.work.task, job.parameters, job.work.artifacts, job.names_used, code)
 
     @cached_property
@@ -158,7 +159,7 @@ class Execution:
             work.artifacts,
             job.folder,
             names=work.names,
-            env={"PENSTOCK_IMAGE": job.image} if in_container else self.env,
+            env={"PENSTOCK_IMAGE": job.image, **UNBUFFERED} if in_container else self.env,
             stop=self.stop,
             runner=self._in_container(job) if in_container else self._in_process(job),
             own_tmpdir=not in_container,

@@ -130,6 +130,7 @@ def _create(parameters: Mapping[str, Any], volumes: Path, names: Mapping[str, st
     volumes.mkdir(parents=True, exist_ok=True)
     try:
         (volumes / name).mkdir()
+        (volumes / name).chmod(0o777)  # images have users of their own
     except FileExistsError:
         raise ValueError(
             f"the volume {name} is there already, as {volumes / name}; remove it, or let pvc_name_suffix name a new one"

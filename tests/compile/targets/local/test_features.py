@@ -1,7 +1,5 @@
 """What the engine does not run is refused by name, all at once, before anything starts."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 from kfp import dsl
@@ -148,9 +146,3 @@ def test_the_shell_that_installs_kfp_is_left_out_and_the_rest_is_the_components_
     assert whole[3:5] == ("sh", "-ec")
     record = local.run(compiled(with_kfp), {"value": "x"}, root=tmp_path, jobs=1)
     assert record.outputs.parameters == {"Output": "x!"}
-
-
-def test_the_documentation_lists_every_feature():
-    text = (Path(__file__).parents[4] / "docs" / "engine.md").read_text()
-    for feature in (*features.RUN, *features.REFUSED):
-        assert f"| {feature.name} | {feature.note} |" in text
