@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import stat
@@ -12,13 +13,13 @@ from pathlib import Path
 Look = dict[str, tuple[str, int, int]]  # path below the root → kind or link's target, size in bytes, mtime in ns
 
 
-def look(root: Path) -> Look:
-    """Return what can be told of a file or of all below a folder without reading it.
+def look(root: Path, most: int | None = None) -> Look:
+    """Return what can be told of a file or of all below a folder without reading it, at most of so many.
 
     Raises:
         OSError: it is not there, or cannot be read.
     """
-    return {name: _seen(path, entry) for name, path, entry in _entries(root)}
+    return {name: _seen(path, entry) for name, path, entry in itertools.islice(_entries(root), most)}
 
 
 def digest(root: Path) -> str:

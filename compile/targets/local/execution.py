@@ -114,7 +114,8 @@ class Execution:
         if job.place is Place.CONTAINER:
             assert self.containers is not None
             code = self.containers.identity(job.image, job.setting.always_pull)
-        return self.store.key(job.work.task, job.parameters, job.work.artifacts, job.names_used, code)
+        task, artifacts = job.work.task, job.work.artifacts
+        return self.store.key(task, job.parameters, artifacts, names=job.names_used, code=code, here=self.here)
 
     @cached_property
     def _code(self) -> str:

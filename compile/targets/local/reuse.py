@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,13 @@ from penstock.compile.targets.local import content
 FORMAT = "penstock.outcome/1"
 OUTCOME = "outcome.json"
 
+_MOST_NAMED = 10_000  # files and folders that a path among the parameters may name
+
 Artifacts = Mapping[str, Sequence[launcher.Artifact]]
+
+
+class _TooMuch(Exception):
+    pass
 
 
 @dataclass(frozen=True)
@@ -62,16 +68,25 @@ class Store:
         return _hashed([_definition(task), parameters, _each(artifacts, lambda item: [item.uri, _look(item.uri)])])
 
     def key(
-        self, task: graph.Task, parameters: Mapping[str, Any], artifacts: Artifacts, names: Mapping[str, str], code: str
+        self,
+        task: graph.Task,
+        parameters: Mapping[str, Any],
+        artifacts: Artifacts,
+        *,
+        names: Mapping[str, str],
+        code: str,
+        here: Path,
     ) -> str | None:
-        """Return a hash of all that decides what a task gives; None where the content of an artifact is not known.
+        """Return a hash of all that decides what a task gives; None where the content of an input is not known.
 
         Args:
             task: The task.
-            parameters: Its parameters.
+            parameters: Its parameters; texts that are paths of this machine count with what lies there, by sizes and
+                times.
             artifacts: Its artifacts; they count by name, type, metadata and content.
             names: System placeholders that it uses, with their values.
             code: What runs it: a hash of the environment's code, or of an image.
+            here: Folder that relative paths start from.
         """
         if task.caching.key:
             return _hashed(["key", task.caching.key, _ports(task)])
@@ -79,9 +94,10 @@ class Store:
             held = _each(
                 artifacts, lambda item: [item.name, dict(item.type), dict(item.metadata), self._digest(item.uri)]
             )
-        except OSError:
+            named = {text: _look(str(here / text), _MOST_NAMED) for text in _texts(parameters) if _is_there(here, text)}
+        except (OSError, _TooMuch):
             return None
-        return _hashed([code, _definition(task), parameters, held, dict(names)])
+        return _hashed([code, _definition(task), parameters, held, named, dict(names)])
 
     def resumed(self, folder: Path, given: str, task: launcher.Task) -> Outcome | None:
         """Return what a task gave before its run was taken up again, given the same, if its files are still whole."""
@@ -246,10 +262,25 @@ def _relative(uri: str, folder: Path) -> str:
     return os.path.relpath(uri, folder) if uri.startswith(f"{folder}{os.sep}") else uri
 
 
-def _look(uri: str) -> Any:
+def _look(uri: str, most: int | None = None) -> Any:
     if not _local(uri) or not os.path.lexists(uri):
         return None
-    return {name: list(seen) for name, seen in content.look(Path(uri)).items()}
+    found = content.look(Path(uri), most)
+    if most is not None and len(found) == most:
+        raise _TooMuch
+    return {name: list(seen) for name, seen in found.items()}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
+
+
+def _is_there(here: Path, text: str) -> bool:
+    return 0 < len(text) < 4096 and not any(char in text for char in "\0\n") and os.path.exists(here / text)
 
 
 def _looks(outputs: launcher.Outputs) -> dict[str, Any]:
