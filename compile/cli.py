@@ -191,6 +191,20 @@ def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: boo
     "are not run again.",
 )
 @click.option(
+    "--each",
+    "folder",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Run every compiled pipeline below a folder, one after another, each with its default parameters, and show a "
+    "table of what came of them.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="End a run that takes longer; it is CANCELLED then.  [default: 120 with --each, else none]",
+)
+@click.option(
     "--kubernetes-objects",
     "objects",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -218,6 +232,8 @@ def run(
     runner: str | None,
     no_cache: bool,
     resume: str | None,
+    folder: Path | None,
+    timeout: float | None,
     objects: tuple[Path, ...],
     events: str | None,
     openlineage: str | None,
@@ -226,25 +242,33 @@ def run(
     """Run a pipeline on this machine.
 
     Compiles it if need be, then runs that very spec. Leaves a folder with the spec, the record (run.json), logs and
-    report.html. Exits with 0 when the run succeeded, 1 when a step failed, 2 when it could not start.
+    report.html. Exits with 0 when the run succeeded, 1 when a step failed, 2 when it could not start; with --each,
+    with 0 when every pipeline succeeded, else 1.
 
     \b
     Examples: penstock run tabular_training -p framework=lightgbm -p 'slices=["weekday", "hour"]'
               penstock run specs/tabular_training.yaml --params weekly.yaml
               penstock run --resume tabular-training-20261121-093045-1f2e
+              penstock run --each specs --runner subprocess
     """
     import os
 
     from penstock.compile._cli import running, watching
 
-    if (what is None) == (resume is None):
+    if sum(each is not None for each in (what, resume, folder)) != 1:
         raise click.UsageError("say what to run, or which run to resume: penstock run tabular_training")
+    if folder and (given or file or events):
+        raise click.UsageError("-p, --params and --events are for one pipeline: leave them out, or --each")
     if resume and (given or file):
         raise click.UsageError("a resumed run keeps its parameters; start another to change them")
     if as_json and events == "-":
         raise click.UsageError("--json and --events - would both write to stdout; give --events a file")
     watch = watching.Watch(events, openlineage)
-    options = running.Options(root, jobs or os.cpu_count() or 1, runner, not no_cache, objects)
+    options = running.Options(root, jobs or os.cpu_count() or 1, runner, not no_cache, objects, timeout)
+    if folder:
+        from penstock.compile._cli.each import run_each_and_show
+
+        sys.exit(run_each_and_show(folder, options, watch, as_json))
     if resume:
         sys.exit(running.resume_and_show(resume, options, watch, as_json))
     assert what is not None

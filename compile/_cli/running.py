@@ -25,7 +25,7 @@ from penstock.compile.targets.local.record import RunRecord, State
 Tell = Callable[[str], None]
 
 
-class _Stopped(BaseException):
+class Stopped(BaseException):
     """A signal asked the command to end."""
 
     def __init__(self, number: int) -> None:
@@ -42,6 +42,7 @@ class Options:
     runner: str | None = None
     reuse: bool = True
     objects: tuple[Path, ...] = ()
+    timeout: float | None = None
 
     def keywords(self) -> dict[str, Any]:
         """Return those that were given as keyword arguments."""
@@ -78,7 +79,7 @@ def _show_all_of(start: Callable[[Path, Observe, Tell], RunRecord], watch: Watch
     """Show a run from its start, which is given a temporary folder and who is told of it, to its end."""
     record: RunRecord | None = None
     last: list[RunRecord] = []
-    with tempfile.TemporaryDirectory(prefix="penstock-") as folder, _signals_raised():
+    with tempfile.TemporaryDirectory(prefix="penstock-") as folder, signals_raised():
         try:
             with watch.observers() as observers, progress(sys.stderr, quiet=as_json) as observer:
 
@@ -91,7 +92,7 @@ def _show_all_of(start: Callable[[Path, Observe, Tell], RunRecord], watch: Watch
                         each(record)
 
                 record = start(Path(folder), observe, observer.tell)
-        except _Stopped as stop:
+        except Stopped as stop:
             if as_json and last:
                 print_json(last[0].to_json())
             where = f"; see {near(Path(last[0].folder))}" if last else ""
@@ -132,7 +133,7 @@ def _compiled(source: Source, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _signals_raised() -> Iterator[None]:
+def signals_raised() -> Iterator[None]:
     """Raise what asks the command to end as an exception, so that whatever runs is ended on the way out."""
 
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
@@ -141,7 +142,7 @@ def _signals_raised() -> Iterator[None]:
         # Once is enough: a second one would cut short the ending of what runs.
         for each in numbers:
             signal.signal(each, signal.SIG_IGN)
-        raise _Stopped(number)
+        raise Stopped(number)
 
     # Where it is ignored already (nohup, a background job of a script), it stays so.
     before = {number: signal.getsignal(number) for number in numbers}

@@ -41,6 +41,8 @@ from penstock.compile.targets.local.record import RunRecord, State, Values
 from penstock.compile.targets.local.reuse import Store
 from penstock.compile.targets.local.schedule import Schedule
 
+_TOOK_TOO_LONG = "took too long: ended after {:g} s"
+_AS_DECLARED = "ended after {:g} s, as the pipeline's activeDeadlineSeconds says"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Not for tasks: the first would turn kfp off here, the second makes each of them compile all that it imports.
 _NOT_INHERITED = ("_KFP_RUNTIME", "PYTHONDONTWRITEBYTECODE")
@@ -55,6 +57,7 @@ def run(
     runner: str = "auto",
     reuse: bool = True,
     objects: Sequence[Path] = (),
+    timeout: float | None = None,
     run_id: str | None = None,
     observe: Callable[[RunRecord], None] | None = None,
     tell: Callable[[str], None] | None = None,
@@ -74,6 +77,7 @@ def run(
             code is in the spec, and containers for those that are made of their image.
         reuse: Whether tasks take over what the same tasks gave in other runs, where the spec allows it.
         objects: Files of Kubernetes manifests: the Secrets and ConfigMaps that the platform document names.
+        timeout: Seconds after which what still runs is ended and the run is CANCELLED.
         run_id: Name of the run; the pipeline's name, the time and some letters where it is not given.
         observe: Told of every change.
         tell: Told, in lines of text, what goes on before the first task.
@@ -81,7 +85,7 @@ def run(
     Raises:
         PenstockError: the run cannot start. Nothing has run then.
     """
-    chosen = _Options(Path(os.path.abspath(root)), jobs, runner, reuse, tuple(objects), observe, tell)
+    chosen = _Options(Path(os.path.abspath(root)), jobs, runner, reuse, tuple(objects), timeout, observe, tell)
     here = Path.cwd()
     ready = _prepared(spec, chosen)
     pipeline = ready.pipeline
@@ -116,6 +120,7 @@ def resume(
     runner: str | None = None,
     reuse: bool = True,
     objects: Sequence[Path] = (),
+    timeout: float | None = None,
     observe: Callable[[RunRecord], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> RunRecord:
@@ -128,7 +133,7 @@ def resume(
         run_id: Name of the run or the only one that starts so; "latest" for the newest.
         root: Folder of runs.
         runner: As for `run`; what the run had where it is not given.
-        jobs, reuse, objects, observe, tell: As for `run`.
+        jobs, reuse, objects, timeout, observe, tell: As for `run`.
 
     Raises:
         PenstockError: there is no such run, it is at work, or it has succeeded.
@@ -139,7 +144,7 @@ def resume(
         before = runs.read(own)
         if before.state is State.SUCCEEDED:
             raise PenstockError(f"run {own.name} has succeeded; there is nothing to resume")
-        chosen = _Options(root, jobs, runner or before.runner, reuse, tuple(objects), observe, tell)
+        chosen = _Options(root, jobs, runner or before.runner, reuse, tuple(objects), timeout, observe, tell)
         ready = _prepared(own / folder.SPEC, chosen)
         record = RunRecord(
             id=own.name,
@@ -169,6 +174,7 @@ class _Options:
     runner: str
     reuse: bool
     objects: tuple[Path, ...]
+    timeout: float | None
     observe: Callable[[RunRecord], None] | None
     tell: Callable[[str], None] | None
 
@@ -266,7 +272,8 @@ def _at_work(
         schedule = Schedule(pipeline, journal, execute, jobs=options.jobs, names=names, here=here, stop=stop)
         with (
             _signals(ending, schedule.request_stop),
-            _deadline(kubernetes.deadline(pipeline), ending, schedule.request_stop),
+            _deadline(kubernetes.deadline(pipeline), _AS_DECLARED, ending, schedule.request_stop),
+            _deadline(options.timeout, _TOOK_TOO_LONG, ending, schedule.request_stop),
         ):
             _carry_out(schedule, journal, values, artifacts, ending)
             report.write(journal.record, own)
@@ -386,11 +393,11 @@ def _signals(ending: _Ending, stop: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deadline(seconds: float | None, ending: _Ending, stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` when the time is over."""
+def _deadline(seconds: float | None, reason: str, ending: _Ending, stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` when the time is over; `reason` says why in words, with a place for the seconds."""
 
     def over() -> None:
-        ending.reason = ending.reason or f"ended after {seconds:g} s, as the pipeline's activeDeadlineSeconds says"
+        ending.reason = ending.reason or reason.format(seconds)
         stop()
 
     timer = threading.Timer(seconds or 0, over)
