@@ -195,8 +195,8 @@ def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: boo
     "folder",
     metavar="FOLDER",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Run every compiled pipeline below a folder, one after another, each with its default parameters, and show a "
-    "table of what came of them.",
+    help="Run every compiled pipeline below a folder, one after another, and show a table of what came of them. "
+    "Parameters go to those pipelines that have them.",
 )
 @click.option(
     "--timeout",
@@ -257,8 +257,8 @@ def run(
 
     if sum(each is not None for each in (what, resume, folder)) != 1:
         raise click.UsageError("say what to run, or which run to resume: penstock run tabular_training")
-    if folder and (given or file or events):
-        raise click.UsageError("-p, --params and --events are for one pipeline: leave them out, or --each")
+    if folder and events:
+        raise click.UsageError("--events is for one pipeline: leave it out, or --each")
     if resume and (given or file):
         raise click.UsageError("a resumed run keeps its parameters; start another to change them")
     if as_json and events == "-":
@@ -268,7 +268,7 @@ def run(
     if folder:
         from penstock.compile._cli.each import run_each_and_show
 
-        sys.exit(run_each_and_show(folder, options, watch, as_json))
+        sys.exit(run_each_and_show(folder, given, file, options, watch, as_json))
     if resume:
         sys.exit(running.resume_and_show(resume, options, watch, as_json))
     assert what is not None

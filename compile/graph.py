@@ -83,6 +83,9 @@ class Ports:
         yield from self.parameters
         yield from self.artifacts
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.parameters or name in self.artifacts
+
 
 @dataclass(frozen=True)
 class Constant:

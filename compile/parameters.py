@@ -43,8 +43,13 @@ def from_text(pipeline: graph.Pipeline, texts: Mapping[str, str]) -> dict[str, A
     return values
 
 
-def from_file(pipeline: graph.Pipeline, path: Path) -> dict[str, Any]:
+def from_file(pipeline: graph.Pipeline, path: Path, *, lenient: bool = False) -> dict[str, Any]:
     """Return the values that a YAML or JSON file holds by name.
+
+    Args:
+        pipeline: Whose parameters they are.
+        path: The file.
+        lenient: Whether names that the pipeline does not have are left out.
 
     Raises:
         PenstockError: the file does not parse, a name is unknown, a value is of another type.
@@ -55,7 +60,11 @@ def from_file(pipeline: graph.Pipeline, path: Path) -> dict[str, Any]:
         raise PenstockError(f"{path}: neither YAML nor JSON: {error}") from error
     if not isinstance(values, dict):
         raise PenstockError(f"{path}: expected names and values, for example `seed: 7` on a line")
-    return {str(name): _checked(pipeline, str(name), value) for name, value in values.items()}
+    return {
+        str(name): _checked(pipeline, str(name), value)
+        for name, value in values.items()
+        if not lenient or str(name) in pipeline.inputs
+    }
 
 
 def complete(pipeline: graph.Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from penstock.compile import from_kfp, parameters
 from penstock.compile._cli.outcome import one_line
 from penstock.compile._cli.output import console, print_json, table
-from penstock.compile._cli.running import Options, Stopped, signals_raised
+from penstock.compile._cli.running import Options, Stopped, signals_raised, split
 from penstock.compile._cli.watching import Watch
 from penstock.compile.targets import local
 from penstock.compile.targets.local import each
@@ -32,8 +33,11 @@ _STYLES = {
 }
 
 
-def run_each_and_show(folder: Path, options: Options, watch: Watch, as_json: bool) -> int:
+def run_each_and_show(
+    folder: Path, given: Sequence[str], file: Path | None, options: Options, watch: Watch, as_json: bool
+) -> int:
     """Run what is below a folder, show it, and return the exit code: 0 when every pipeline succeeded."""
+    texts = split(given)
     options = dataclasses.replace(options, timeout=options.timeout or LONGEST)
     files = each.specs(folder, options.root)
     found: list[Outcome] = []
@@ -42,8 +46,11 @@ def run_each_and_show(folder: Path, options: Options, watch: Watch, as_json: boo
     last: list[RunRecord] = []
     with signals_raised(), _progress(len(files), quiet=as_json) as tell:
 
-        def start(file: Path) -> RunRecord:
+        def start(spec: Path) -> RunRecord:
             last.clear()
+            pipeline = from_kfp.read(spec)
+            values = parameters.from_file(pipeline, file, lenient=True) if file else {}
+            values |= parameters.from_text(pipeline, {name: texts[name] for name in texts if name in pipeline.inputs})
             with watch.observers() as observers:
 
                 def observe(record: RunRecord) -> None:
@@ -51,7 +58,7 @@ def run_each_and_show(folder: Path, options: Options, watch: Watch, as_json: boo
                     for observer in observers:
                         observer(record)
 
-                return local.run(file, {}, observe=observe, **options.keywords())
+                return local.run(spec, values, observe=observe, **options.keywords())
 
         try:
             for outcome in each.run_each(files, folder, start, time.monotonic):

@@ -53,7 +53,7 @@ def run_and_show(
     what: str, given: Sequence[str], file: Path | None, options: Options, watch: Watch, as_json: bool
 ) -> int:
     """Run what the user named, show it, and return the exit code."""
-    texts = _split(given)
+    texts = split(given)
     source = find_source(what)
 
     def start(folder: Path, observe: Observe, tell: Tell) -> RunRecord:
@@ -111,7 +111,8 @@ def _show_all_of(start: Callable[[Path, Observe, Tell], RunRecord], watch: Watch
     return 1
 
 
-def _split(given: Sequence[str]) -> dict[str, str]:
+def split(given: Sequence[str]) -> dict[str, str]:
+    """Return the texts of name=value by name."""
     texts: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")

@@ -109,9 +109,28 @@ def test_a_folder_without_specs_is_refused(tmp_path):
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
 
-@pytest.mark.parametrize("more", [["-p", "a=1"], ["good.yaml"], ["--events", "x"], ["--resume", "x"]])
+@pytest.mark.parametrize("more", [["good.yaml"], ["--events", "x"], ["--resume", "x"]])
 def test_what_is_for_one_pipeline_does_not_go_with_it(folder, more):
     assert call("--each", folder, *more).exit_code == 2
+
+
+def test_parameters_go_to_the_pipelines_that_have_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("with", "without"):
+        write_spec(tmp_path / "specs" / f"{name}.json", "true")
+    spec = json.loads((tmp_path / "specs/with.json").read_text())
+    spec["root"]["inputDefinitions"] = {
+        "parameters": {"n": {"parameterType": "NUMBER_INTEGER"}, "text": {"parameterType": "STRING"}}
+    }
+    (tmp_path / "specs/with.json").write_text(json.dumps(spec))
+    (tmp_path / "values.yaml").write_text("text: a\nother: 1\n")
+
+    def states(*arguments: object) -> list[str]:
+        return [one["state"] for one in json.loads(call("--each", "specs", "--json", *arguments).stdout)]
+
+    assert states() == ["refused", "succeeded"]
+    assert states("-p", "n=1", "--params", "values.yaml") == ["succeeded", "succeeded"]
+    assert states("-p", "n=x", "--params", "values.yaml") == ["refused", "succeeded"]
 
 
 def test_a_run_of_one_pipeline_may_be_timed_too(folder, tmp_path):
