@@ -13,7 +13,7 @@ ARGS  ?=
 BIN   := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test lint check golden lock bench docs clean
+.PHONY: help setup run test lint check golden lock bench wheel docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ lock: $(READY)  ## Resolve requirements.lock anew from pyproject.toml
 
 bench: $(READY)  ## Measure speed and memory beside the plain alternatives; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+wheel: $(READY)  ## Build dist/*.whl; one commit gives the same bytes anywhere
+	@tree=$$(mktemp -d); trap 'rm -rf "$$tree"' EXIT; \
+	git ls-files -z | tar --create --null --files-from=- | tar --extract --directory="$$tree"; \
+	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist "$$tree" 2>&1 | tail -n 1
 
 docs: $(READY)  ## Write the generated tables of the READMEs anew
 	@$(BIN)/penstock docs

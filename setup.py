@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.editable_wheel import editable_wheel
 
 FOLDERS = {
@@ -47,4 +48,21 @@ class LinkedEditable(editable_wheel):  # type: ignore[misc]
         super().run()
 
 
-setup(packages=packages(), package_dir=FOLDERS, cmdclass={"editable_wheel": LinkedEditable})
+class PlainWheel(bdist_wheel):  # type: ignore[misc]
+    """Wheel whose files carry the same permissions whatever the umask of the checkout and of the build was.
+
+    With SOURCE_DATE_EPOCH set, as `make wheel` does, the same files give the same bytes.
+    """
+
+    def write_wheelfile(self, wheelfile_base: str, *rest: str) -> None:
+        super().write_wheelfile(wheelfile_base, *rest)
+        # The last that is written before the archive is made.
+        for path in Path(self.bdist_dir).rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+setup(
+    packages=packages(),
+    package_dir=FOLDERS,
+    cmdclass={"bdist_wheel": PlainWheel, "editable_wheel": LinkedEditable},
+)

@@ -1,5 +1,7 @@
 """The folders of the tree are the packages of the wheel."""
 
+import hashlib
+import os
 import subprocess
 import sys
 import tarfile
@@ -26,6 +28,25 @@ def test_the_wheel_holds_every_file_of_the_folders_and_no_test(tmp_path):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {name.removeprefix("penstock/") for name in expected} <= names
+
+
+@pytest.mark.slow
+def test_one_commit_gives_the_same_wheel_whatever_the_folder_umask_time_zone_and_locale(tmp_path):
+    digests = set()
+    for name, umask, settings in (
+        ("here", 0o022, {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "1"}),
+        ("a folder/elsewhere", 0o077, {"TZ": "Asia/Kolkata", "LC_ALL": "C", "PYTHONHASHSEED": "2"}),
+    ):
+        source = tmp_path / name
+        subprocess.run(["git", "clone", "-q", ROOT, source], check=True, umask=umask)
+        (source / "compile" / "left_over.py").write_text("a file that is not part of the project")
+        make = ["make", "wheel", f"BIN={Path(sys.executable).parent}", "READY=Makefile"]
+        subprocess.run(make, cwd=source, env={**os.environ, **settings}, umask=umask, check=True, capture_output=True)
+        [wheel] = (source / "dist").glob("*.whl")
+        digests.add(hashlib.sha256(wheel.read_bytes()).hexdigest())
+        with zipfile.ZipFile(wheel) as archive:
+            assert "penstock/compile/left_over.py" not in archive.namelist()
+    assert len(digests) == 1
 
 
 def test_the_editable_install_is_a_folder_of_links_that_type_checkers_follow():
