@@ -109,7 +109,12 @@ def run(
             runner=chosen.runner,
             warnings=ready.warnings,
         )
-        return _at_work(ready, record, artifacts, chosen, lock, resuming=False)
+        try:
+            return _at_work(ready, record, artifacts, chosen, lock, resuming=False)
+        except PenstockError:
+            if not (own / "run.json").exists():  # it never began
+                shutil.rmtree(own, ignore_errors=True)
+            raise
 
 
 def resume(

@@ -58,7 +58,8 @@ class ForkServer:
         self._numbers = itertools.count(1)
         self._tasks: dict[int, _Inbox] = {}
         self._python = os.path.join(os.path.dirname(sys.executable), "python3")
-        self._can = hasattr(os, "fork") and self._same_python(env)
+        # On macOS a fork that uses Apple's frameworks can crash, and what a component uses nobody knows.
+        self._can = hasattr(os, "fork") and sys.platform != "darwin" and self._same_python(env)
 
     def __enter__(self) -> ForkServer:
         return self

@@ -842,6 +842,20 @@ def test_missing_parameters_and_jobs_are_refused_before_anything_runs(run, tmp_p
     assert not (tmp_path / "root").exists()
 
 
+def test_a_run_whose_images_cannot_be_had_leaves_nothing(compiled, tmp_path, monkeypatch):
+    from penstock.compile.targets.local import containers
+
+    class Refusing(containers.Containers):
+        def __enter__(self):
+            raise PenstockError("images that cannot be had: python:3.11")
+
+    monkeypatch.setattr(containers, "available", lambda: None)
+    monkeypatch.setattr(containers, "Containers", Refusing)
+    with pytest.raises(PenstockError, match="images that cannot be had"):
+        local.run(compiled(number), {"value": 1}, root=tmp_path / "root", jobs=1, runner="docker")
+    assert list((tmp_path / "root/runs").iterdir()) == []
+
+
 def test_an_observer_that_raises_ends_the_run_and_its_record(compiled, tmp_path):
     @dsl.pipeline(name="watched")
     def watched():
