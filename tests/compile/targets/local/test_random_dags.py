@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
+import os
 import random
-import threading
+import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,10 @@ from hypothesis import strategies as st
 from penstock.compile import launcher
 from penstock.compile.targets import local
 from penstock.compile.targets.local.record import Values
-from tests.compile.targets.local.reference import Artifact, Interpreter, Outcome, Work
+from tests.compile.targets.local import programs
+from tests.compile.targets.local.programs import SAMPLES, TYPES, content, plain, work
+from tests.compile.targets.local.reference import Interpreter, Outcome
 
-TYPES = ("STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE", "BOOLEAN", "LIST", "STRUCT")
-SAMPLES: dict[str, list[Any]] = {
-    "STRING": [
-        "a", "b", "it's", "", "7", "[1, 2]", "ü\r\n", "{{$.inputs.parameters['p0']}}", '{"Concat": ["x"]}', "$(A)",
-    ],
-    "NUMBER_INTEGER": [0, 1, 2, -7, 2**53 - 1],
-    "NUMBER_DOUBLE": [0.5, -1.25, 1e-7, 1e16 + 2, 3.0],
-    "BOOLEAN": [True, False],
-    "LIST": [[], [1, 2], [2, 0, 1]],
-    "STRUCT": [{"a": 1, "b": [2.5, {"c": 3}]}, {"a": 0}, {}],
-}  # fmt: skip
 ITEMS: list[tuple[str, list[Any]]] = [
     ("NUMBER_INTEGER", [1, 2]),
     ("STRUCT", [{"a": 1}, {"a": 2, "b": 3}]),
@@ -49,48 +40,11 @@ ARTIFACT = {"schemaTitle": "system.Dataset", "schemaVersion": "0.0.1"}
 ANYWAY = "ALL_UPSTREAM_TASKS_COMPLETED"
 
 
-# What a task does: both the engine's runner and the interpreter ask `work`.
-
-
-def work(
-    program: Mapping[str, Any],
-    parameters: Mapping[str, Any],
-    artifacts: Mapping[str, Sequence[Artifact]],
-    args: Sequence[str],
-    env: Mapping[str, str],
-    attempt: int,
-) -> Work:
-    """Return what a command leaves: values that depend on all that it is given."""
-    if attempt < program["fails"]:
-        return Work(exit_code=3)
-    if program["breaks"]:
-        return Work(exit_code=None)
-    seen = {
-        port: [[one.name, one.type, one.uri, one.metadata, one.content] for one in found]
-        for port, found in artifacts.items()
-    }
-    given = [program["name"], {name: plain(value) for name, value in parameters.items()}, seen, args, env]
-    digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).digest()
-    return Work(
-        {port: SAMPLES[kind][digest[i] % len(SAMPLES[kind])] for i, (port, kind) in enumerate(program["parameters"])},
-        {port: (digest.hex(), {"n": digest[31] % 3}) for port in program["artifacts"]},
-    )
-
-
-def plain(value: Any) -> Any:
-    """Return a value without what only the engine knows of it: names of the run and messages of final statuses."""
-    if isinstance(value, dict) and "pipelineTaskName" in value:
-        error = {"error": True} if value.get("error") else {}
-        return {"state": value["state"], "pipelineTaskName": value["pipelineTaskName"], **error}
-    return value
-
-
 class Runner:
     """Runs the programs of random pipelines within this process, as `launcher.run_process` runs commands."""
 
     def __init__(self) -> None:
         self.attempts: Counter[Path] = Counter()
-        self.lock = threading.Lock()
 
     def __call__(
         self,
@@ -106,67 +60,10 @@ class Runner:
     ) -> int:
         assert folder.is_dir()
         assert not any(folder.iterdir())
-        with self.lock:
-            attempt = self.attempts[folder]
-            self.attempts[folder] += 1
-        run = f"{folder.parents[2]}/"
-        program, given = json.loads(command[1]), json.loads(command[2])
-        artifacts = {
-            port: [
-                Artifact(
-                    one["name"], one["type"]["schemaTitle"], one["uri"].removeprefix(run), one["metadata"],
-                    content(Path(one["uri"])),
-                )
-                for one in items["artifacts"]
-            ]
-            for port, items in given["inputs"]["artifacts"].items()
-            if items["artifacts"]
-        }  # fmt: skip
-        own = {name: env[name] for name in program["env"]}
-        seen = [arg.replace(run, "") for arg in args]
-        done = work(program, given["inputs"]["parameterValues"], artifacts, seen, own, attempt)
-        (folder / "scratch").write_text("x")
+        self.attempts[folder] += 1
         with log.open("a") as file:
             file.write("boom\n")
-        if done.exit_code is None:
-            self.break_something(program, given["outputs"])
-            return 0
-        for port, (text, _) in done.artifacts.items():
-            path = Path(given["outputs"]["artifacts"][port]["artifacts"][0]["uri"])
-            if program["folders"]:
-                path.mkdir()
-                path /= "part-0"
-            path.write_text(text)
-        said: dict[str, Any] = {"artifacts": {}}
-        for port, (_, metadata) in done.artifacts.items():
-            said["artifacts"][port] = {"artifacts": [{"name": port, "metadata": metadata}]}
-        if program["files"]:
-            for port, value in done.parameters.items():
-                text = value if isinstance(value, str) else json.dumps(value)
-                Path(given["outputs"]["parameters"][port]["outputFile"]).write_text(text, newline="")
-        else:
-            said["parameterValues"] = dict(done.parameters)
-        Path(given["outputs"]["outputFile"]).write_text(json.dumps(said))
-        return done.exit_code
-
-    def break_something(self, program: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        """Write every output but for one, which is missing or wrong."""
-        values = {port: SAMPLES[kind][0] for port, kind in program["parameters"]}
-        wrong = {"nan": float("nan"), "big": 2**53, "null": None}
-        bad = program["breaks"]
-        if bad in wrong:
-            values[next(iter(values))] = wrong[bad]
-        Path(outputs["outputFile"]).write_text(json.dumps({"parameterValues": values}))
-        for item in outputs["artifacts"].values():
-            Path(item["artifacts"][0]["uri"]).write_text("" if bad == "empty" else "x")
-        if bad == "unwritten":
-            Path(outputs["outputFile"]).unlink()
-        if bad == "garbage":
-            Path(outputs["outputFile"]).write_text("{")
-
-
-def content(path: Path) -> str:
-    return (path / "part-0" if path.is_dir() else path).read_text()
+        return programs.carry_out(command, args, env, folder, self.attempts[folder] - 1)
 
 
 # Pipelines
@@ -693,24 +590,55 @@ def compared(path: str, end: Outcome, state: str, inputs: Values | dict, outputs
 
 @pytest.fixture
 def check(tmp_path, monkeypatch) -> Callable[[Case], None]:
-    """Return a function that runs a case both ways and tells where they differ."""
+    """Return a function that runs a case both ways and tells where they differ; commands are run in this process."""
     run = launcher.run
     monkeypatch.setattr(launcher, "run", lambda *args, **options: run(*args, **options | {"runner": Runner()}))
-    monkeypatch.chdir(tmp_path)
+    return checked(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def check_processes(tmp_path, monkeypatch) -> Callable[[Case], None]:
+    """Return the same, but commands are run as the engine runs them."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "work").write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(Path(__file__).parents[4])!r})\n"
+        "from tests.compile.targets.local.programs import main\nsys.exit(main())\n"
+    )
+    (folder / "work").chmod(0o755)
+    (tmp_path / "attempts").mkdir()
+    monkeypatch.setenv("ATTEMPTS", str(tmp_path / "attempts"))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(folder), os.environ["PATH"]]))
+    return checked(tmp_path, monkeypatch)
+
+
+def checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Case], None]:
+    monkeypatch.chdir(folder)
     numbers = itertools.count()
 
     def check_it(case: Case) -> None:
-        problems = differences(case, tmp_path, next(numbers))
+        problems = differences(case, folder, next(numbers))
         assert not problems, "\n".join([*problems, yaml.safe_dump(dataclasses.asdict(case), width=120)])
 
     return check_it
 
 
+def drawn(seed: int, count: int) -> Iterator[Case]:
+    numbers = random.Random(seed)
+    for _ in range(count):
+        yield Pipelines(lambda most: numbers.randint(0, most)).case()
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_random_pipelines_mean_what_the_interpreter_says(check, seed):
-    numbers = random.Random(seed)
-    for _ in range(20):
-        check(Pipelines(lambda most: numbers.randint(0, most)).case())
+    for case in drawn(seed, 20):
+        check(case)
+
+
+@pytest.mark.slow
+def test_random_pipelines_of_processes_mean_it_too(check_processes):
+    for case in drawn(100, 20):
+        check_processes(case)
 
 
 @pytest.mark.slow
