@@ -59,7 +59,10 @@ def parse(document: str | Mapping[str, Any], name: str = "the spec") -> graph.Pi
         PenstockError: it is not a whole, valid pipeline.
     """
     spec, platforms = _documents(document, name)
-    return _Reader(name, spec, platforms).pipeline()
+    try:
+        return _Reader(name, spec, platforms).pipeline()
+    except ValueError as error:  # of protobuf, whose values are JSON's
+        raise PenstockError(f"{name}: a value is none that JSON has, such as NaN or an infinity: {error}") from error
 
 
 def integral(value: Any) -> Any:

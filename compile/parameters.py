@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from penstock.compile.errors import PenstockError
 
 SPEC_SHA256 = "spec_sha256"
 GIT_COMMIT = "git_commit"
+
+_EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+")
 
 
 def from_text(pipeline: graph.Pipeline, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def from_file(pipeline: graph.Pipeline, path: Path, *, lenient: bool = False) ->
     if not isinstance(values, dict):
         raise PenstockError(f"{path}: expected names and values, for example `seed: 7` on a line")
     return {
-        str(name): _checked(pipeline, str(name), value)
+        str(name): _checked(pipeline, str(name), _number(pipeline, str(name), value))
         for name, value in values.items()
         if not lenient or str(name) in pipeline.inputs
     }
@@ -152,6 +155,13 @@ def _checked(pipeline: graph.Pipeline, name: str, value: Any) -> Any:
     if port.literals and checked not in port.literals:
         raise PenstockError(f"parameter {name}: {checked!r} is not one of {', '.join(map(repr, port.literals))}")
     return checked
+
+
+def _number(pipeline: graph.Pipeline, name: str, value: Any) -> Any:
+    """Return a value of a file; where a number is wanted, 1e-4 is one, which YAML 1.1 takes for text."""
+    port = pipeline.inputs.parameters.get(name)
+    wanted = port is not None and port.type in (graph.Type.INTEGER, graph.Type.DOUBLE)
+    return float(value) if wanted and isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
 def _from_text(text: str, kind: graph.Type) -> Any:

@@ -102,6 +102,14 @@ def test_numbers_of_a_json_spec_may_have_exponents(spec):
         from_kfp.parse(text.replace('{"name":', '{"name": "x", "name":', 1))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_numbers_that_json_does_not_have_are_refused(spec, value):
+    spec["root"]["inputDefinitions"]["parameters"]["ratio"]["defaultValue"] = value
+    for text in (yaml.safe_dump(spec), json.dumps(spec)):
+        with pytest.raises(PenstockError, match=r"^mine\.yaml: a value is none that JSON has, such as NaN"):
+            from_kfp.parse(text, "mine.yaml")
+
+
 def test_json_and_the_wrappers_of_others_are_read_alike(compiled, spec, tmp_path):
     direct = from_kfp.read(compiled(sums))
     assert from_kfp.parse(json.dumps(spec)) == direct

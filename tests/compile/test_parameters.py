@@ -73,6 +73,9 @@ def test_a_file_gives_values_by_name(pipeline, tmp_path):
     path.write_text("source: 2019-01-01\nrounds: 7\nrate: 1\ncolumns: [a, b]\n")
     values = parameters.from_file(pipeline, path)
     assert values == {"source": "2019-01-01", "rounds": 7, "rate": 1.0, "columns": ["a", "b"]}
+    for text in ("rate: 1e-4\nrounds: 1e2\nsource: 1e-4\n", '{"rate": 1e-4, "rounds": 1e2, "source": "1e-4"}'):
+        path.write_text(text)
+        assert parameters.from_file(pipeline, path) == {"rate": 0.0001, "rounds": 100, "source": "1e-4"}
     path.write_text('{"rounds": "7"}')
     with pytest.raises(PenstockError, match="parameter rounds: expected an integer, got text: '7'"):
         parameters.from_file(pipeline, path)
