@@ -115,6 +115,7 @@ def test_an_environment_is_made_once_and_found_in_no_time(made, tmp_path):
     assert (tmp_path / "log.txt").read_text().count("--- installing") == 1
 
 
+@pytest.mark.slow
 def test_other_packages_other_settings_and_other_content_make_another_environment(made, tmp_path):
     path = wheel(tmp_path, "tinypack")
     words = offline(f"tinypack @ {path.as_uri()}")
@@ -133,6 +134,7 @@ def test_twenty_that_ask_at_once_make_one(made, tmp_path):
     assert len([text for text in logs if "--- installing tinypack @" in text]) == 1
 
 
+@pytest.mark.slow
 def test_runs_of_two_engines_make_one(tmp_path):
     words = offline(f"tinypack @ {wheel(tmp_path, 'tinypack').as_uri()}")
     code = f"""
@@ -150,6 +152,7 @@ def test_runs_of_two_engines_make_one(tmp_path):
     assert sum(log.exists() and "--- installing" in log.read_text() for log in logs) == 1
 
 
+@pytest.mark.slow
 def test_a_half_made_one_and_one_whose_python_has_gone_are_made_again(made, tmp_path):
     words = offline(f"tinypack @ {wheel(tmp_path, 'tinypack').as_uri()}")
     bin = made(words)
@@ -175,6 +178,7 @@ def test_a_package_that_is_nowhere_is_one_line_and_leaves_nothing(made, tmp_path
     assert [path.suffix for path in (tmp_path / "root" / "environments").iterdir()] == [".lock"]
 
 
+@pytest.mark.slow
 def test_those_who_wait_for_one_that_fails_fail_with_it_and_a_later_attempt_tries_again(made, tmp_path):
     words = offline("--find-links", str(tmp_path / "wheels"), "late")
     (tmp_path / "wheels").mkdir()

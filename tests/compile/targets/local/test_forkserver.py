@@ -45,14 +45,19 @@ def start(runner, source, folder, *, env=None, script=SCRIPT, **how):
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
     given = {"inputs": {}, "outputs": {"outputFile": str(folder / "output.json")}}
-    return runner(
-        ["sh", "-ec", script, HEAD + source],
-        ["--executor_input", json.dumps(given), "--function_to_execute", "main"],
-        {**(env or environment()), "TMPDIR": str(work)},
-        work,
-        folder / "log.txt",
-        **{"stop": launcher.Stop(), **how},
-    )
+    temporary = launcher._short(work)
+    try:
+        return runner(
+            ["sh", "-ec", script, HEAD + source],
+            ["--executor_input", json.dumps(given), "--function_to_execute", "main"],
+            {**(env or environment()), "TMPDIR": str(temporary)},
+            work,
+            folder / "log.txt",
+            **{"stop": launcher.Stop(), **how},
+        )
+    finally:
+        if temporary != work:
+            temporary.unlink()
 
 
 def function(body, before=""):
@@ -62,6 +67,7 @@ def function(body, before=""):
 def steady(text, folder):
     """Return a text without what is new every time."""
     text = text.replace(str(folder), "FOLDER")
+    text = re.sub(r"/[^\s'\"`]*/penstock-[0-9a-f]{8}\b", "FOLDER/work", text)
     text = re.sub(r"/tmp\.\w{10}\b", "/TEMPORARY", text)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}", "TIME", text)
     return re.sub(r" at 0x[0-9a-f]+", "", text)
