@@ -926,17 +926,3 @@ def test_kfp_local_gives_the_same_outputs(run, tmp_path):
     )
     theirs = parity(start=3)
     assert ours.outputs.parameters == theirs.outputs == {"Output": "it is good"}
-
-
-@pytest.mark.corpus
-def test_pipelines_of_others_that_need_nothing_more_run(kfp_specs, tmp_path):
-    for name in (
-        "artifacts_simple", "critical/mixed_parameters", "critical/pipeline_with_env", "collected_artifacts",
-        "critical/pythonic_artifacts_test_pipeline", "essential/pipeline_with_outputs", "cross_loop_after_topology",
-        "parallel_and_nested/pipeline_with_loops", "if_elif_else_complex", "critical/pipeline_with_placeholders",
-        "critical/pipeline_with_artifact_custom_path", "parallel_and_nested/loop_consume_upstream",
-    ):  # fmt: skip
-        record = local.run(kfp_specs / "valid" / f"{name}.yaml", {}, root=tmp_path, jobs=2)
-        assert record.state is State.SUCCEEDED, (name, record.error)
-    record = local.run(kfp_specs / "valid" / "failing" / "fail_v2.yaml", {}, root=tmp_path, jobs=2)
-    assert record.state is State.FAILED
