@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -35,7 +35,10 @@ _NEWS = 5.0  # between two lines about it
 
 _CONNECTIONS = 64  # kept for the next call; more of them may be open
 _READ_ONLY_LABEL = "penstock.read-only-root"
+_SHARED_LABEL = "penstock.shared-folders"
+_OURS = "penstock/"  # images that are built here; whoever has that name at a registry is a stranger
 _PRIVILEGED = ("", "0", "root")
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:([KMGT])i|([kMGT]))?")
 
 # The pipe ends with the engine, however that ends.
@@ -79,15 +82,21 @@ class Containers:
     machine it sees, at the same paths, the run's folder, read-only, and its task's own outputs/ and work/, and what its
     setting mounts. A numeric user that is not root has no capabilities and cannot gain any.
 
+    An image whose label penstock.shared-folders names folders, such as "registry", finds them in PENSTOCK_ROOT, the
+    root, and may write them; what it writes there other runs read. It runs as this machine's user, unless that is root.
+
     Leaving removes what is still there; should the engine that runs the pipeline be killed, a process beside it does.
 
     Args:
         run_folder: The run's folder, absolute.
         run_id: Shown as the label penstock.run of every container.
+        root: Folder of all runs, absolute; None: images share no folders.
+        network: As the container engine names it; empty: its default.
     """
 
-    def __init__(self, run_folder: Path, run_id: str) -> None:
+    def __init__(self, run_folder: Path, run_id: str, root: Path | None = None, network: str = "") -> None:
         self._folder = run_folder
+        self._root, self._network = root, network
         self._own = f"penstock.session={secrets.token_hex(8)}"
         self._labels = {"penstock.run": run_id, **dict(label.split("=", 1) for label in (self._own, self._place))}
         self._images: dict[str, _Image] = {}
@@ -162,8 +171,13 @@ class Containers:
         wanted, problems = [], {}
         for name, always in images.items():
             try:
-                if always or not self._find(name):
-                    wanted.append(name)
+                if self._find(name) and not always:
+                    continue
+                if name.startswith(_OURS):
+                    if name not in self._images:
+                        problems[name] = "is not here; build it with `penstock images build`"
+                    continue
+                wanted.append(name)
             except launcher.TaskError as error:
                 problems[name] = str(error)
         problems |= self._fetch(wanted, tell)
@@ -213,7 +227,10 @@ class Containers:
         config = found.get("Config") or {}
         labels = config.get("Labels") or {}
         self._images[name] = _Image(
-            found["Id"], config.get("User") or "", labels.get(_READ_ONLY_LABEL, "").lower() == "true"
+            found["Id"],
+            config.get("User") or "",
+            labels.get(_READ_ONLY_LABEL, "").lower() == "true",
+            tuple(name for name in labels.get(_SHARED_LABEL, "").split() if _NAME.fullmatch(name)),
         )
         return True
 
@@ -278,6 +295,12 @@ class Containers:
         image = self._image(name, setting.always_pull)
         user = _user(image.user, setting)
         own = (folder.parent / "outputs", folder)
+        shared = [self._root / name for name in image.shared] if self._root else []
+        if shared and not self._other_ids and os.geteuid() and setting.user is None and _is_numeric(user):
+            user = f"{os.geteuid()}:{os.getegid()}"  # what is shared with processes has one owner
+        if shared:
+            env = {**env, "PENSTOCK_ROOT": str(self._root)}
+            setting = replace(setting, mounts=(*setting.mounts, *(Mount(str(path), path) for path in shared)))
         config = {
             "Image": image.id,
             "Entrypoint": list(command) or None,
@@ -292,6 +315,7 @@ class Containers:
         }
         limit = min((seconds for seconds in (timeout, setting.timeout) if seconds), default=math.inf)
         self._open(user, own)
+        self._share(user, shared)
         with log.open("ab") as file:
 
             def write(chunk: bytes) -> None:
@@ -330,6 +354,8 @@ class Containers:
             "Init": self._init,
             "LogConfig": {"Type": "none"},  # what is attached gets the output all the same
         }
+        if self._network:
+            host["NetworkMode"] = self._network
         if setting.shared_memory:
             host["ShmSize"] = _bytes(setting.shared_memory)
         if image.read_only:
@@ -383,6 +409,18 @@ class Containers:
             else:
                 path.chmod(0o777)
 
+    def _share(self, user: str, folders: Sequence[Path]) -> None:
+        """Let a user write folders of the root, and all that other tasks have left in them."""
+        number, _, group = user.partition(":")
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+            for path in (folder, *_entries(folder)):
+                with contextlib.suppress(FileNotFoundError, PermissionError):  # another task's, which is at work
+                    if os.geteuid() == 0 and _is_numeric(user) and not self._other_ids:
+                        os.lchown(path, int(number), int(group) if group.isdigit() else -1)
+                    elif self._other_ids and not path.is_symlink():
+                        path.chmod(0o777 if path.is_dir() else 0o666)
+
     def _take_back(self, image: _Image, own: Sequence[Path]) -> str | None:
         """Make what a task wrote this user's own, and readable to the users of other containers, as on Kubeflow.
 
@@ -433,6 +471,7 @@ class _Image:
     id: str
     user: str
     read_only: bool
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def run(
     objects: Sequence[Path] = (),
     timeout: float | None = None,
     run_id: str | None = None,
+    network: str = "",
     observe: Callable[[RunRecord], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> RunRecord:
@@ -79,13 +80,14 @@ def run(
         objects: Files of Kubernetes manifests: the Secrets and ConfigMaps that the platform document names.
         timeout: Seconds after which what still runs is ended and the run is CANCELLED.
         run_id: Name of the run; the pipeline's name, the time and some letters where it is not given.
+        network: Network of containers, as the container engine names it: "none" for none. Empty: the engine's default.
         observe: Told of every change.
         tell: Told, in lines of text, what goes on before the first task.
 
     Raises:
         PenstockError: the run cannot start. Nothing has run then.
     """
-    chosen = _Options(Path(os.path.abspath(root)), jobs, runner, reuse, tuple(objects), timeout, observe, tell)
+    chosen = _Options(Path(os.path.abspath(root)), jobs, runner, reuse, tuple(objects), timeout, observe, tell, network)
     here = Path.cwd()
     ready = _prepared(spec, chosen)
     pipeline = ready.pipeline
@@ -182,6 +184,7 @@ class _Options:
     timeout: float | None
     observe: Callable[[RunRecord], None] | None
     tell: Callable[[str], None] | None
+    network: str = ""
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,7 @@ def _at_work(
         cleaner = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="cleaner"))
         in_containers = None
         if ready.contained:
-            in_containers = stack.enter_context(containers.Containers(own, record.id))
+            in_containers = stack.enter_context(containers.Containers(own, record.id, root, options.network))
             in_containers.prepare(_images(ready.contained.values()), options.tell)
         if features.uses_workspace(pipeline):
             (own / WORKSPACE).mkdir(exist_ok=True)

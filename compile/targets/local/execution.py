@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.compile import graph, launcher
-from penstock.compile.targets.local import commands, convert, fetch, kubernetes, placement, reuse, volumes
+from penstock.compile.targets.local import commands, convert, fetch, kubernetes, local_paths, placement, reuse, volumes
 from penstock.compile.targets.local.containers import Containers
 from penstock.compile.targets.local.environments import Environments
 from penstock.compile.targets.local.fingerprint import fingerprint
@@ -160,7 +160,7 @@ class Execution:
             work.artifacts,
             job.folder,
             names=work.names,
-            env={"PENSTOCK_IMAGE": job.image, **UNBUFFERED} if in_container else self.env,
+            env=self._env_in_container(job) if in_container else self.env,
             stop=self.stop,
             runner=self._in_container(job) if in_container else self._in_process(job),
             own_tmpdir=not in_container,
@@ -173,10 +173,17 @@ class Execution:
         installs = commands.start_installs(body.command) if isinstance(body, graph.Container) else ()
         return kubernetes.runner(job.setting, self.environments.runner(installs) if installs else self.process)
 
+    def _env_in_container(self, job: _Job) -> dict[str, str]:
+        return {"PENSTOCK_IMAGE": job.image, "PENSTOCK_CWD": str(self.here), **UNBUFFERED}
+
     def _in_container(self, job: _Job) -> launcher.Runner:
         assert self.containers is not None
         workspace = self.folder / WORKSPACE
-        mounts = [Mount(str(workspace), workspace)] if workspace.is_dir() else []
+        # A path among the parameters means the same in a container as in a process.
+        named = [path for path in local_paths.named(job.parameters, self.here) if not path.is_relative_to(self.folder)]
+        mounts = [Mount(str(path), path, read_only=True) for path in named]
+        if workspace.is_dir():
+            mounts.append(Mount(str(workspace), workspace))
         for items in job.work.artifacts.values():
             for item in items:
                 if "://" not in item.uri and not Path(item.uri).is_relative_to(self.folder):

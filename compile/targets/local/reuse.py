@@ -13,13 +13,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from penstock.compile import graph, launcher
 from penstock.compile.targets.local import content
+from penstock.compile.targets.local.local_paths import is_there, texts
 
 FORMAT = "penstock.outcome/1"
 OUTCOME = "outcome.json"
@@ -94,7 +95,7 @@ class Store:
             held = _each(
                 artifacts, lambda item: [item.name, dict(item.type), dict(item.metadata), self._digest(item.uri)]
             )
-            named = {text: _look(str(here / text), _MOST_NAMED) for text in _texts(parameters) if _is_there(here, text)}
+            named = {text: _look(str(here / text), _MOST_NAMED) for text in texts(parameters) if is_there(here, text)}
         except (OSError, _TooMuch):
             return None
         return _hashed([code, _definition(task), parameters, held, named, dict(names)])
@@ -269,18 +270,6 @@ def _look(uri: str, most: int | None = None) -> Any:
     if most is not None and len(found) == most:
         raise _TooMuch
     return {name: list(seen) for name, seen in found.items()}
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(item)
-
-
-def _is_there(here: Path, text: str) -> bool:
-    return 0 < len(text) < 4096 and not any(char in text for char in "\0\n") and os.path.exists(here / text)
 
 
 def _looks(outputs: launcher.Outputs) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def images(engine, file_system):
         "named": ["USER app"],
         "entrypoint": ['ENTRYPOINT ["/bin/echo", "from", "the", "image"]', 'CMD ["alone"]'],
         "sealed": [f"USER {UID}", "LABEL penstock.read-only-root=true"],
+        "sharing": [f"USER {UID}", 'LABEL penstock.shared-folders="registry ../outside"'],
         "elsewhere": ["WORKDIR /app"],
         "pathless": ["ENV PATH=/nowhere"],
         "checked": ["HEALTHCHECK --interval=1s CMD touch /app/checked"],
@@ -800,3 +801,45 @@ class TestImages:
             name = f"127.0.0.1:{silent.getsockname()[1]}/image:1"
             with pytest.raises(PenstockError, match="no news from its registry for 1 s"):
                 containers.prepare({name: False})
+
+
+@pytest.mark.docker
+def test_folders_that_an_image_shares_are_written_by_one_task_after_another(engine, images, tmp_path):
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    with Containers(folder, f"run-{secrets.token_hex(4)}", tmp_path) as found:
+        runner = found.runner(images["sharing"], setting=Setting())
+        script = 'echo $0 >>"$PENSTOCK_ROOT/registry/db"; ls "$PENSTOCK_ROOT"'
+        for name in ("first", "second"):
+            carry_out(runner, folder, shell(script, name), name)
+            with (tmp_path / "registry" / "db").open("a") as file:  # as a task in a process does
+                file.write("here\n")
+    assert (tmp_path / "registry" / "db").read_text().split() == ["first", "here", "second", "here"]
+    assert said(folder, "first").split() == ["registry", "runs"]
+
+
+@pytest.mark.docker
+def test_an_image_that_shares_nothing_sees_nothing_of_the_root(engine, images, tmp_path):
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    (tmp_path / "registry").mkdir()
+    with Containers(folder, f"run-{secrets.token_hex(4)}", tmp_path) as found:
+        runner = found.runner(images["numeric"], setting=Setting())
+        assert printed(runner, folder, f'ls {tmp_path}; echo "<$PENSTOCK_ROOT>"').split() == ["runs", "<>"]
+
+
+@pytest.mark.docker
+def test_containers_have_the_network_that_is_asked_for(engine, images, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with Containers(folder, f"run-{secrets.token_hex(4)}", network="none") as found:
+        runner = found.runner(images["plain"], setting=Setting())
+        assert printed(runner, folder, "ls /sys/class/net").split() == ["lo"]
+
+
+@pytest.mark.docker
+def test_images_that_are_built_here_are_never_looked_for_at_a_registry(containers):
+    told = []
+    with pytest.raises(PenstockError, match=r"penstock/nothing:1: is not here; build it with `penstock images build`"):
+        containers.prepare({"penstock/nothing:1": False}, told.append)
+    assert told == []
