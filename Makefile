@@ -13,7 +13,7 @@ ARGS  ?=
 BIN   := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test lint check golden lock bench wheel docs clean
+.PHONY: help setup run test lint check golden lock bench wheel sbom docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,10 +41,16 @@ run: $(READY)  ## Train on sample trips: raw files to a registered model, and a 
 test: $(READY)  ## Run the tests; MARKS='not docker' adds the slow ones and those that need other data
 	@$(BIN)/python -m pytest -q -n auto -m '$(MARKS)' $(ARGS)
 
-lint: $(READY)  ## Style, types, and generated text that has gone stale
+lint: $(READY)  ## Style, types, Dockerfile, CI definitions, and generated text that has gone stale
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/hadolint containers/Dockerfile
+	@$(BIN)/zizmor --offline --no-progress --quiet --persona=pedantic .github
+	@check="$(BIN)/check-jsonschema --quiet --regex-variant nonunicode --builtin-schema"; \
+	$$check vendor.cloudbuild cloudbuild.yaml; \
+	$$check vendor.github-workflows .github/workflows/*.yml; \
+	$$check vendor.azure-pipelines --data-transform azure-pipelines azure-pipelines.yml
 	@$(BIN)/penstock docs --check
 
 check: lint test  ## All that CI checks
@@ -52,19 +58,31 @@ check: lint test  ## All that CI checks
 golden: $(READY)  ## Write the golden specs anew; read the difference like code
 	@$(BIN)/penstock compile --all --output tests/golden
 
-lock: $(READY)  ## Resolve requirements.lock anew from pyproject.toml
+lock: $(READY)  ## Resolve requirements.lock anew from pyproject.toml, and the locks of the images
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
 	    --extra all --group dev pyproject.toml -o requirements.lock
+	@for file in containers/build.in containers/*/requirements.in; do \
+	    $(BIN)/uv pip compile --quiet --config-file containers/uv.toml --no-emit-package penstock \
+	        --constraint requirements.lock --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	        --only-binary :all: --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+	        "$$file" -o "$${file%.in}.lock"; done
+
+images: $(READY)  ## Build the images whose inputs have changed, and run each one's smoke test; needs Docker
+	@$(BIN)/penstock images build --smoke $(ARGS)
 
 bench: $(READY)  ## Measure speed and memory beside the plain alternatives; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 wheel: $(READY)  ## Build dist/*.whl; one commit gives the same bytes anywhere
-	@tree=$$(mktemp -d); trap 'rm -rf "$$tree"' EXIT; \
+	@rm -f dist/*.whl; tree=$$(mktemp -d); trap 'rm -rf "$$tree"' EXIT; \
 	git ls-files -z | tar --create --null --files-from=- | tar --extract --directory="$$tree"; \
 	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist "$$tree" 2>&1 | tail -n 1
+
+sbom: wheel  ## List what the wheel brings and what is in the images (make images) as CycloneDX in dist/
+	@$(BIN)/python .ci/sbom.py wheel dist/*.whl
+	@$(BIN)/python .ci/sbom.py images
 
 docs: $(READY)  ## Write the generated tables of the READMEs anew
 	@$(BIN)/penstock docs

@@ -129,8 +129,28 @@ def describe(what: str, as_json: bool) -> None:
     show_default=True,
     help="Folder to write NAME.yaml into.",
 )
+@click.option(
+    "--registry",
+    metavar="R",
+    help="Name images at this registry, R/NAME, by the digests that it gave them when pushed.",
+)
+@click.option(
+    "--digests",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="What `penstock images push` wrote.  [default: containers/digests.json of the repository]",
+)
+@click.option("--allow-mutable-tags", is_flag=True, help="With --registry, put up with images that have no digest.")
 @_json
-def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: bool) -> None:
+def compile_(
+    what: tuple[str, ...],
+    everything: bool,
+    output: Path,
+    registry: str | None,
+    digests: Path | None,
+    allow_mutable_tags: bool,
+    as_json: bool,
+) -> None:
     """Write the spec that every platform runs.
 
     The same source gives the same bytes anywhere. Prints the SHA-256 and the path of each, as sha256sum does.
@@ -138,13 +158,21 @@ def compile_(what: tuple[str, ...], everything: bool, output: Path, as_json: boo
     \b
     Examples: penstock compile tabular_training --output specs
               penstock compile my_pipelines.py:weekly_training --output specs
+              penstock compile --all --registry europe-docker.pkg.dev/my-project/penstock --output specs
     """
     if everything == bool(what):
         raise click.UsageError("say what to compile, by name or with --all: penstock compile tabular_training")
+    if not registry and (digests or allow_mutable_tags):
+        raise click.UsageError("--digests and --allow-mutable-tags go with --registry")
     from penstock.compile._cli import output as terminal
     from penstock.compile._cli.sources import compile_all
 
-    written = compile_all(what, everything, output)
+    rewrite = None
+    if registry:
+        from penstock.compile import images as images_of
+
+        rewrite = images_of.pinning(registry, digests, allow_mutable_tags)
+    written = compile_all(what, everything, output, rewrite)
     if as_json:
         terminal.print_json([{"name": spec.name, "path": str(path), "sha256": spec.sha256} for path, spec in written])
     else:
@@ -370,6 +398,91 @@ def gc(root: Path, keep: int | None, older_than: str | None, failed: bool, dry_r
     from penstock.compile._cli import runs as shown
 
     shown.collect(root, keep, older_than, failed, dry_run, as_json)
+
+
+@penstock.group()
+def images() -> None:
+    """Build the images of a repository, prove and push them.
+
+    An environment is a folder in containers/ with a requirements.lock; containers/Dockerfile builds the image of any.
+    Without names, all of them.
+
+    \b
+    Examples: penstock images build --smoke
+              penstock images push --registry europe-docker.pkg.dev/my-project/penstock
+    """
+
+
+_names_of_images = click.argument("names", metavar="[NAME]...", nargs=-1)
+_context = click.option(
+    "--context",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("."),
+    show_default=True,
+    help="The repository, or a folder in it.",
+)
+_base = click.option("--base-image", "base", default="", metavar="IMAGE", help="Base.  [default: the Dockerfile's]")
+_registry = click.option("--registry", default="", metavar="R", help="Where images that are not here are looked for.")
+
+
+@images.command("build")
+@_names_of_images
+@_registry
+@_context
+@_base
+@click.option("--smoke", "then_smoke", is_flag=True, help="Run each one's smoke test, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Show all that builds say: also what takes the space.")
+@_json
+def build_images(
+    names: tuple[str, ...], registry: str, context: Path, base: str, then_smoke: bool, verbose: bool, as_json: bool
+) -> None:
+    """Build the images whose inputs have changed.
+
+    The tag of an image is a hash of its Dockerfile, lock, code and base image. What is here, or at the registry, under
+    that tag is not built again. PROJECT/NAME:VERSION, as specs have it, is a tag of the same image on this machine.
+
+    \b
+    Example: penstock images build tabular --smoke
+    """
+    from penstock.compile._cli import images as building
+
+    building.build(building.Options(names, context, registry, base, as_json), verbose, then_smoke)
+
+
+@images.command("smoke")
+@_names_of_images
+@_registry
+@_context
+@_base
+@_json
+def smoke_images(names: tuple[str, ...], registry: str, context: Path, base: str, as_json: bool) -> None:
+    """Run in each image what containers/NAME/smoke.yaml says.
+
+    The containers have no network and no capabilities, and their root is read-only.
+
+    \b
+    Example: penstock images smoke tabular
+    """
+    from penstock.compile._cli import images as building
+
+    building.smoke(building.Options(names, context, registry, base, as_json))
+
+
+@images.command("push")
+@_names_of_images
+@click.option("--registry", required=True, metavar="R", help="Where to: NAME becomes R/NAME.")
+@_context
+@_base
+@_json
+def push_images(names: tuple[str, ...], registry: str, context: Path, base: str, as_json: bool) -> None:
+    """Push images, and write the digests that the registry answers to containers/digests.json.
+
+    \b
+    Example: penstock images push --registry europe-docker.pkg.dev/my-project/penstock
+    """
+    from penstock.compile._cli import images as building
+
+    building.push(building.Options(names, context, registry, base, as_json))
 
 
 class _Samples(click.Group):

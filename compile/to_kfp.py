@@ -19,7 +19,7 @@ import tarfile
 import tempfile
 import traceback
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -68,13 +68,16 @@ class CompiledSpec:
             raise
 
 
-def compiled(function: Any) -> CompiledSpec:
+def compiled(function: Any, rewrite: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> CompiledSpec:
     """Return the spec of a pipeline, or of a component as a pipeline of one task.
 
     Args:
         function: What `@dsl.pipeline`, `@dsl.component`, `@dsl.container_component` or `kfp.components.load_…` gave.
+        rewrite: Makes of the PipelineSpec the one that is written.
     """
     spec = json_format.MessageToDict(function.pipeline_spec)
+    if rewrite:
+        spec = rewrite(spec)
     documents = [_with_settled_archives(spec)]
     if function.platform_spec.platforms:
         documents.append(json_format.MessageToDict(function.platform_spec))

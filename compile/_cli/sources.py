@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from penstock.compile.errors import PenstockError
 
 if TYPE_CHECKING:
     from penstock.compile.to_kfp import CompiledSpec
+
+Rewrite = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,11 @@ class Source:
     function: Any
     file: Path | None
 
-    def compiled(self) -> CompiledSpec:
-        """Return the compiled spec of a function."""
+    def compiled(self, rewrite: Rewrite | None = None) -> CompiledSpec:
+        """Return the compiled spec of a function, rewritten."""
         from penstock.compile.to_kfp import compiled
 
-        return compiled(self.function)
+        return compiled(self.function, rewrite)
 
     def spec(self) -> dict[str, Any]:
         """Return the PipelineSpec."""
@@ -68,8 +70,13 @@ def find_source(what: str) -> Source:
     return Source(entry.name, entry.package, entry.function, entry.source)
 
 
-def compile_all(names: Sequence[str], everything: bool, folder: Path) -> list[tuple[Path, CompiledSpec]]:
+def compile_all(
+    names: Sequence[str], everything: bool, folder: Path, rewrite: Rewrite | None = None
+) -> list[tuple[Path, CompiledSpec]]:
     """Compile what is named, or all that is listed, into `folder`; return paths and specs.
+
+    Args:
+        rewrite: Makes of each PipelineSpec the one that is written.
 
     Raises:
         PenstockError: Where something is not there, is compiled already, or two would have one file.
@@ -85,7 +92,7 @@ def compile_all(names: Sequence[str], everything: bool, folder: Path) -> list[tu
         path = folder / f"{source.name}.yaml"
         if path in specs:
             raise PenstockError(f"two would be written to {path}; compile them into folders of their own")
-        specs[path] = source.compiled()
+        specs[path] = source.compiled(rewrite)
     for path, spec in specs.items():
         try:
             spec.write(path)

@@ -1,0 +1,598 @@
+"""The images of a repository: what each is made of, and how a container engine builds, proves and pushes it.
+
+An environment is a folder in containers/ that holds requirements.lock; containers/Dockerfile builds the image of any,
+with the build arguments ENVIRONMENT, BASE_IMAGE, VERSION, REVISION and SOURCE. An image's tag is a hash of all that it
+is made of, so that it is built once, wherever; PROJECT/NAME:VERSION, its name in specs, is a second tag here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import subprocess
+import tarfile
+import tempfile
+import time
+import tomllib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from penstock.compile import rewrites
+from penstock.compile.errors import PenstockError
+
+FOLDER = "containers"
+DIGESTS = "digests.json"
+
+_FORMAT = "penstock.digests/1"
+_LOCK = "requirements.lock"
+_SMOKE = "smoke.yaml"
+_SILENCE = 900.0  # seconds without news of a build or a push; a step may install for minutes and say nothing
+_QUICK = 60.0  # seconds for the engine's answer to anything else
+_BASE = re.compile(r"^\s*ARG\s+BASE_IMAGE=(\S+)", re.MULTILINE)
+_STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment of a repository.
+
+    Attributes:
+        name: Of its folder.
+        context: The repository.
+        project: Name of the project in pyproject.toml.
+        version: Of the project.
+        others: Names of the repository's other environments.
+    """
+
+    name: str
+    context: Path
+    project: str
+    version: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return self.context / FOLDER / self.name
+
+    @property
+    def repository(self) -> str:
+        """Name of its image without tag, as specs have it."""
+        return f"{self.project}/{self.name}"
+
+    @property
+    def image(self) -> str:
+        """Name of its image in specs."""
+        return f"{self.repository}:{self.version}"
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """What it is made of: the files that .dockerignore leaves, without other environments; sorted."""
+        from docker.utils.build import exclude_paths
+
+        ignore = self.context / ".dockerignore"
+        lines = [line.strip() for line in ignore.read_text().splitlines()] if ignore.is_file() else []
+        patterns = [line for line in lines if line and not line.startswith("#")]
+        patterns += [f"{FOLDER}/{DIGESTS}", ".git", *(f"{FOLDER}/{other}" for other in self.others)]
+        found = exclude_paths(str(self.context), patterns, dockerfile=f"{FOLDER}/Dockerfile")
+        return tuple(sorted(name for name in found if not _is_folder(self.context / name)))
+
+    @cached_property
+    def inputs(self) -> str:
+        """SHA-256 of these files: names, content, and whether they can be executed."""
+        return _hashed([self.name, self.version, *(_seen(self.context / name, name) for name in self.files)])
+
+    def tag(self, base: str) -> str:
+        """Return the tag of its image made from a base image, given by its id."""
+        return _hashed([self.inputs, base])[:16]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that is on this machine.
+
+    Attributes:
+        name: REPOSITORY:TAG, where the tag is the hash of what it is made of.
+        size: Bytes, uncompressed.
+        seconds: How long it took to build; None where it was here, or was fetched.
+    """
+
+    environment: Environment
+    id: str
+    name: str
+    size: int
+    seconds: float | None
+
+
+def repository(start: Path) -> Path:
+    """Return the folder, this one or the next above, that holds containers/Dockerfile.
+
+    Raises:
+        PenstockError: There is none.
+    """
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / FOLDER / "Dockerfile").is_file():
+            return folder
+    raise PenstockError(
+        f"{start.resolve()}: neither here nor above is a {FOLDER}/Dockerfile; go to the repository, or give --context"
+    )
+
+
+def environments(context: Path, names: Sequence[str] = ()) -> list[Environment]:
+    """Return the environments of a repository, by name; all, where none are named.
+
+    Raises:
+        PenstockError: One has no folder or no lock, or pyproject.toml does not say the project's name and version.
+    """
+    known = sorted(file.parent.name for file in (context / FOLDER).glob(f"*/{_LOCK}"))
+    for name in names:
+        if name not in known:
+            unlocked = (context / FOLDER / name).is_dir()
+            problem = f"{FOLDER}/{name} has no {_LOCK}" if unlocked else f"there is no environment {name}"
+            raise PenstockError(f"{problem}; {context / FOLDER} has {', '.join(known) or 'none with a lock'}")
+    if not known:
+        raise PenstockError(f"{context / FOLDER}: no folder in it has a {_LOCK}")
+    try:
+        project = tomllib.loads((context / "pyproject.toml").read_text())["project"]
+        title, version = project["name"], project["version"]
+    except (OSError, KeyError, ValueError) as error:
+        raise PenstockError(f"{context}/pyproject.toml: project.name and project.version are needed: {error}") from None
+    folders = sorted(path.name for path in (context / FOLDER).iterdir() if path.is_dir())
+    return [
+        Environment(name, context, title, version, tuple(other for other in folders if other != name))
+        for name in dict.fromkeys(names or known)
+    ]
+
+
+class Engine:
+    """The container engine of this machine; a context manager.
+
+    Args:
+        tell: Told, in one line, what goes on.
+        base: Base image; empty: the one that containers/Dockerfile names.
+        verbose: Whether it is told all that builds say.
+    """
+
+    def __init__(self, tell: Tell, base: str = "", verbose: bool = False) -> None:
+        self._tell, self._base, self._verbose = tell, base, verbose
+
+    def __enter__(self) -> Engine:
+        """Connect.
+
+        Raises:
+            PenstockError: No engine answers.
+        """
+        from penstock.compile.targets.local import containers
+
+        if reason := containers.available():
+            raise PenstockError(f"{reason}; start Docker")
+        self._client = self._connect(_QUICK)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def build(self, environment: Environment, registry: str = "") -> Image:
+        """Return the image of an environment: the one that is here, else the registry's, else a new one.
+
+        Raises:
+            PenstockError: It cannot be built.
+        """
+        base = self._base_id(environment)
+        name = f"{environment.repository}:{environment.tag(base)}"
+        seconds = None
+        if self._inspect(name) is None and not self._fetch(environment, name, registry):
+            began = time.monotonic()
+            self._build(environment, name)
+            seconds = round(time.monotonic() - began, 1)
+        return self._found(environment, name, seconds)
+
+    def existing(self, environment: Environment, registry: str = "") -> Image:
+        """Return the image of an environment as it is now.
+
+        Raises:
+            PenstockError: It is neither here nor at the registry.
+        """
+        name = f"{environment.repository}:{environment.tag(self._base_id(environment))}"
+        if self._inspect(name) is None and not self._fetch(environment, name, registry):
+            where = f"neither here nor at {registry}" if registry else "not here"
+            raise PenstockError(f"{name} is {where}; build it with `penstock images build {environment.name}`")
+        return self._found(environment, name, None)
+
+    def push(self, image: Image, registry: str) -> str:
+        """Push an image and return the digest that the registry answers, "sha256:…".
+
+        Raises:
+            PenstockError: The registry refuses it, or does not answer.
+        """
+        repository, tag = _at(registry, image.environment), image.name.rpartition(":")[2]
+        digest = ""
+        with self._patient(
+            f"{repository}: cannot be pushed", "log in with `docker login`, or check --registry"
+        ) as client:
+            client.tag(image.id, repository, tag)
+            for event in client.push(repository, tag=tag, stream=True, decode=True):
+                _raise_error(event)
+                digest = (event.get("aux") or {}).get("Digest", digest)
+        if not digest:
+            raise PenstockError(f"{repository}: the registry answered no digest; push it again")
+        return digest
+
+    def _found(self, environment: Environment, name: str, seconds: float | None) -> Image:
+        found = self._inspect(name)
+        if found is None:
+            raise PenstockError(f"{name} was removed while it was made; build it again")
+        with _refusals(f"{environment.image}: cannot be named"):
+            self._client.tag(found["Id"], environment.repository, environment.version)
+        return Image(environment, found["Id"], name, found["Size"], seconds)
+
+    def _base_id(self, environment: Environment) -> str:
+        base = self._base_of(environment)
+        if (found := self._inspect(base)) is None:
+            self._tell(f"fetching {base}")
+            if problem := self._pull(base):
+                raise PenstockError(
+                    f"base image {base} is neither here nor can be fetched: {problem}; give --base-image"
+                )
+            found = self._inspect(base)
+        assert found is not None
+        return str(found["Id"])
+
+    def _base_of(self, environment: Environment) -> str:
+        if self._base:
+            return self._base
+        file = environment.context / FOLDER / "Dockerfile"
+        if match := _BASE.search(file.read_text()):
+            return match[1]
+        raise PenstockError(f"{file}: there is no `ARG BASE_IMAGE=…` that says which image to start from")
+
+    def _build(self, environment: Environment, name: str) -> None:
+        """Build, and leave the log where that fails."""
+        context = environment.context
+        arguments = {
+            "ENVIRONMENT": environment.name,
+            "BASE_IMAGE": self._base_of(environment),
+            "VERSION": environment.version,
+            "REVISION": _git(context, "rev-parse", "HEAD"),
+            "SOURCE": _source(context),
+        }
+        log = Path(tempfile.mkdtemp(prefix="penstock-images-")) / f"{environment.name}.log"
+        step, last = "", ""
+        try:
+            with (
+                log.open("w", encoding="utf-8") as file,
+                _archive(environment) as archive,
+                self._patient(f"{environment.name}: cannot be built", "") as client,
+            ):
+                events = client.build(
+                    fileobj=archive,
+                    custom_context=True,
+                    dockerfile=f"{FOLDER}/Dockerfile",
+                    buildargs=arguments,
+                    tag=name,
+                    network_mode="host",  # packages come the way that they come to this machine
+                    rm=True,
+                    forcerm=True,
+                    decode=True,
+                )
+                for event in events:
+                    text = str(event.get("stream", ""))
+                    file.write(text)
+                    if match := _STEP.match(text):
+                        step = f"step {match[1]} of {match[2]}"
+                        self._tell(f"{environment.name}: {step}: {match[3].strip()}")
+                    elif self._verbose and text.strip():
+                        self._tell(text.rstrip())
+                    if text.strip() and not text.startswith((" --->", "Removing intermediate")):
+                        last = text.strip().splitlines()[-1]
+                    try:
+                        _raise_error(event)
+                    except _Refused as error:
+                        file.write(f"{error}\n")
+                        said = f"{last}: {error}" if last and not _STEP.match(last) else str(error)
+                        raise _Refused(f"at {step}: {said}; its log is {log}" if step else said) from None
+        except PenstockError:
+            raise
+        except BaseException:
+            _remove(log)
+            raise
+        _remove(log)
+
+    def _fetch(self, environment: Environment, name: str, registry: str) -> bool:
+        if not registry:
+            return False
+        repository, tag = _at(registry, environment), name.rpartition(":")[2]
+        self._tell(f"{environment.name}: looking for {repository}:{tag}")
+        if self._pull(f"{repository}:{tag}"):
+            return False
+        with _refusals(f"{name}: cannot be named"):
+            self._client.tag(f"{repository}:{tag}", environment.repository, tag)
+        return True
+
+    def _pull(self, name: str) -> str:
+        """Fetch an image; return why it cannot be had, or nothing."""
+        try:
+            with self._patient("", "") as client:
+                for event in client.pull(name, stream=True, decode=True):
+                    _raise_error(event)
+        except PenstockError as error:
+            return str(error)
+        return ""
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        from docker.errors import ImageNotFound
+
+        with _refusals(name):
+            try:
+                found: dict[str, Any] = self._client.inspect_image(name)
+                return found
+            except ImageNotFound:
+                return None
+
+    @contextlib.contextmanager
+    def _patient(self, what: str, remedy: str) -> Iterator[Any]:
+        """Yield a client for a call that takes long."""
+        with contextlib.closing(self._connect(_SILENCE)) as client, _refusals(what, remedy):
+            yield client
+
+    def _connect(self, timeout: float) -> Any:
+        import docker
+
+        with _refusals("the container engine"):
+            return docker.from_env(timeout=timeout).api
+
+
+def smoke_test(environment: Environment) -> tuple[str, dict[str, Any]]:
+    """Return what an environment's smoke.yaml says to run in its image: what `penstock run` takes, and parameters.
+
+    Raises:
+        PenstockError: There is no such file, or it says neither.
+    """
+    import yaml
+
+    file = environment.folder / _SMOKE
+    try:
+        wanted = yaml.safe_load(file.read_text())
+        what, parameters = str(wanted["run"]), dict(wanted.get("parameters") or {})
+    except FileNotFoundError:
+        raise PenstockError(f"{file} is not there; write `run: NAME` in it, and `parameters:`") from None
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PenstockError(f"{file}: wants `run: NAME` and `parameters:`: {error}") from None
+    is_file = what.endswith((".yaml", ".yml", ".json")) or ".py:" in what
+    return str(environment.context / what) if is_file else what, parameters
+
+
+def smoke(image: Image, spec: Mapping[str, Any], parameters: Mapping[str, Any], scratch: Path) -> float:
+    """Run a spec in an image, without a network; return the seconds it took.
+
+    Args:
+        spec: PipelineSpec whose tasks all run in the image of this environment.
+        scratch: Folder for what the run leaves.
+
+    Raises:
+        PenstockError: The run fails, or needs another image.
+    """
+    from penstock.compile.targets import local
+    from penstock.compile.targets.local.record import State
+    from penstock.compile.yaml_writer import to_yaml
+
+    name, repository = spec["pipelineInfo"]["name"], image.environment.repository
+    used = {rewrites.split(used)[0] for used in rewrites.images(spec)}
+    if used != {repository}:
+        raise PenstockError(
+            f"{image.name}: {name} runs in {', '.join(sorted(used)) or 'no image'}, not in {repository}"
+        )
+    path = scratch / "spec.yaml"
+    path.write_text(to_yaml(rewrites.replace_images(spec, lambda _: image.name)), encoding="utf-8")
+    began = time.monotonic()
+    record = local.run(
+        path, dict(parameters), root=scratch, jobs=os.cpu_count() or 1, runner="docker", reuse=False, network="none"
+    )
+    if record.state is not State.SUCCEEDED:
+        failed = [f"{task.path}: {task.error}" for task in record.tasks if task.error]
+        raise PenstockError(f"{image.name}: {name} fails in it: {'; '.join(failed) or record.error}")
+    return round(time.monotonic() - began, 1)
+
+
+def write_digests(context: Path, registry: str, pushed: Mapping[Environment, tuple[str, str]]) -> Path:
+    """Note what a registry returned in containers/digests.json, whole or not at all, and return that path.
+
+    Args:
+        pushed: Tag and digest by environment. What the file says of others of the same registry stays.
+    """
+    folder = context / FOLDER
+    path = folder / DIGESTS
+    lock = os.open(folder, os.O_RDONLY)  # two pushes at once keep each other's digests
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = _read_digests(path) if path.is_file() else {}
+        images = dict(before["images"]) if before.get("registry") == registry else {}
+        for environment, (tag, digest) in pushed.items():
+            images[environment.repository] = {"tag": tag, "digest": digest, "inputs": environment.inputs}
+        _write(path, json.dumps({"format": _FORMAT, "registry": registry, "images": images}, indent=2, sort_keys=True))
+    except OSError as error:
+        raise PenstockError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        os.close(lock)
+    return path
+
+
+def pinning(registry: str, file: Path | None, allow_mutable: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return the rewrite that names a spec's images at a registry by digest.
+
+    Args:
+        file: What `write_digests` wrote; the repository's own where none is given.
+        allow_mutable: Whether images without a digest may stay as they are; the repository's own go by their tag.
+
+    Raises:
+        PenstockError: There is no such file, or it is another registry's. The rewrite raises it for images that were
+            built from other files than are here, and for those without a digest.
+    """
+    context = _context_of(file)
+    path = file or (context / FOLDER / DIGESTS if context else None)
+    if path is None or not path.is_file():
+        if file or not allow_mutable:
+            where = f"{path}: is not there" if path else f"there is no {FOLDER}/{DIGESTS} here"
+            raise PenstockError(
+                f"{where}; write it with `penstock images push --registry {registry}`, or give --digests"
+            )
+        noted: dict[str, Any] = {"registry": registry, "images": {}}
+    else:
+        noted = _read_digests(path)
+    if noted["registry"].rstrip("/") != registry.rstrip("/"):
+        raise PenstockError(f"{path} is of registry {noted['registry']}, not {registry}; push to that one first")
+    own = {environment.repository: environment for environment in environments(context)} if context else {}
+    if noted["images"] and not own:
+        warnings.warn(f"{path}: the sources that its images were built from are not here to compare", stacklevel=2)
+
+    def pin(spec: dict[str, Any]) -> dict[str, Any]:
+        used = {rewrites.split(image)[0] for image in rewrites.mutable_images(spec)}
+        for name in sorted(used & set(noted["images"]) & set(own)):
+            built, now = noted["images"][name]["inputs"], own[name].inputs
+            if built != now:
+                raise PenstockError(
+                    f"{path}: {name} was built from other files ({built[:12]}) than are here ({now[:12]}): lock, "
+                    "Dockerfile or code have changed; run `penstock images build` and `penstock images push`"
+                )
+        digests = {name: entry["digest"] for name, entry in noted["images"].items()}
+        pinned = rewrites.pin_images(spec, digests, registry, own if allow_mutable else ())
+        if not allow_mutable and (mutable := rewrites.mutable_images(pinned)):
+            raise PenstockError(
+                f"{', '.join(mutable)}: such a tag can be another image tomorrow; name images by digest, push your own "
+                "with `penstock images push`, or give --allow-mutable-tags"
+            )
+        return pinned
+
+    return pin
+
+
+class _Refused(Exception):
+    """What the engine or a registry said, in one line."""
+
+
+def _raise_error(event: Mapping[str, Any]) -> None:
+    if "error" in event:
+        raise _Refused(" ".join(str(event["error"]).split()))
+
+
+@contextlib.contextmanager
+def _refusals(what: str, remedy: str = "") -> Iterator[None]:
+    """Turn what the engine or a registry refuses into one line."""
+    from docker.errors import APIError, DockerException
+
+    try:
+        yield
+    except (_Refused, DockerException, OSError) as error:
+        said = error.explanation if isinstance(error, APIError) else None
+        text = str(said or error) or type(error).__name__
+        if "timed out" in text.lower():
+            text = f"no news for {_SILENCE:g} s"
+        if "no space left" in text.lower():
+            remedy = "free some of the disk that holds the engine's images, for example with `docker image prune`"
+        raise PenstockError(": ".join(filter(None, (what, text))) + (f"; {remedy}" if remedy else "")) from error
+
+
+@contextlib.contextmanager
+def _archive(environment: Environment) -> Iterator[IO[bytes]]:
+    """Yield the files that an image is made of as a tar archive that says nothing of their owner or age."""
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for name in environment.files:
+                member = archive.gettarinfo(str(environment.context / name), name)
+                member.mtime = member.uid = member.gid = 0
+                member.uname = member.gname = ""
+                member.mode = 0o755 if member.mode & 0o100 else 0o644
+                if member.isreg():
+                    with (environment.context / name).open("rb") as content:
+                        archive.addfile(member, content)
+                else:
+                    archive.addfile(member)
+        file.seek(0)
+        yield file
+
+
+def _seen(path: Path, name: str) -> list[str]:
+    if path.is_symlink():
+        return [name, "link", os.readlink(path)]
+    kind = "program" if path.stat().st_mode & 0o100 else "file"
+    return [name, kind, hashlib.sha256(path.read_bytes()).hexdigest()]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _hashed(value: Iterable[Any]) -> str:
+    return hashlib.sha256(json.dumps(list(value)).encode()).hexdigest()
+
+
+def _at(registry: str, environment: Environment) -> str:
+    return f"{registry.rstrip('/')}/{environment.name}"
+
+
+def _context_of(file: Path | None) -> Path | None:
+    start = file.resolve().parent if file else Path.cwd()
+    for each in (start, Path.cwd()):
+        with contextlib.suppress(PenstockError):
+            return repository(each)
+    return None
+
+
+def _read_digests(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["format"] != _FORMAT:
+            raise ValueError(f"its format is {found['format']!r}, not {_FORMAT!r}")
+        for entry in found["images"].values():
+            if not re.fullmatch(r"sha256:[0-9a-f]{64}", entry["digest"]) or not isinstance(entry["inputs"], str):
+                raise ValueError(f"{entry['digest']!r} is no digest")
+        str(found["registry"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PenstockError(f"{path}: is not what `penstock images push` writes: {error}") from error
+    return dict(found)
+
+
+def _write(path: Path, text: str) -> None:
+    handle, half = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+        os.chmod(half, 0o644)
+        os.replace(half, path)
+    except BaseException:
+        Path(half).unlink(missing_ok=True)
+        raise
+
+
+def _remove(log: Path) -> None:
+    log.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        log.parent.rmdir()
+
+
+def _git(context: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(context), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _source(context: Path) -> str:
+    """Return where the repository comes from, without a user or a password."""
+    parts = urlsplit(_git(context, "remote", "get-url", "origin"))
+    if parts.scheme not in ("https", "http", "ssh", "git") or not parts.hostname:
+        return ""
+    return f"https://{parts.hostname}{parts.path.removesuffix('.git')}"

@@ -1,0 +1,73 @@
+"""Rewrites give the next spec and leave the one that they were given alone."""
+
+import copy
+
+import pytest
+
+from penstock.compile import rewrites
+
+DIGEST = "sha256:" + "ab" * 32
+REGISTRY = "europe-docker.pkg.dev/acme/images"
+
+
+def spec(*images: str) -> dict:
+    executors = {f"exec-{index}": {"container": {"image": image, "args": ["a"]}} for index, image in enumerate(images)}
+    executors["exec-importer"] = {"importer": {"artifactUri": {"constant": "gs://b/c"}}}
+    return {"pipelineInfo": {"name": "p"}, "deploymentSpec": {"executors": executors}, "root": {}}
+
+
+def images_of(spec: dict) -> list[str]:
+    return list(rewrites.images(spec))
+
+
+def test_images_of_the_registry_are_named_by_their_digest_and_others_stay():
+    before = spec("penstock/tabular:0.1.0", "python:3.11", "penstock/serving:0.1.0")
+    kept = copy.deepcopy(before)
+    after = rewrites.pin_images(before, {"penstock/tabular": DIGEST}, REGISTRY)
+    assert images_of(after) == [f"{REGISTRY}/tabular@{DIGEST}", "python:3.11", "penstock/serving:0.1.0"]
+    assert before == kept
+
+
+def test_nothing_but_images_changes():
+    before = spec("penstock/tabular:0.1.0")
+    after = rewrites.pin_images(before, {"penstock/tabular": DIGEST}, f"{REGISTRY}/")
+    after["deploymentSpec"]["executors"]["exec-0"]["container"]["image"] = "penstock/tabular:0.1.0"
+    assert after == before
+
+
+def test_pinning_twice_is_pinning_once():
+    once = rewrites.pin_images(spec("penstock/tabular:0.1.0"), {"penstock/tabular": DIGEST}, REGISTRY)
+    assert rewrites.pin_images(once, {"penstock/tabular": DIGEST}, REGISTRY) == once
+
+
+def test_an_image_that_has_a_digest_keeps_it():
+    named = f"penstock/tabular@sha256:{'cd' * 32}"
+    after = rewrites.pin_images(spec(named), {"penstock/tabular": DIGEST}, REGISTRY, ["penstock/tabular"])
+    assert images_of(after) == [named]
+
+
+def test_images_that_may_keep_their_tag_go_to_the_registry_with_it():
+    after = rewrites.pin_images(spec("penstock/tabular:0.1.0", "python:3.11"), {}, REGISTRY, ["penstock/tabular"])
+    assert images_of(after) == [f"{REGISTRY}/tabular:0.1.0", "python:3.11"]
+
+
+def test_an_image_without_a_digest_is_mutable():
+    assert rewrites.mutable_images(spec("python:3.11", f"a/b@{DIGEST}", "python:3.11", "c")) == ["python:3.11", "c"]
+
+
+def test_a_spec_without_executors_stays_as_it_is():
+    assert rewrites.pin_images({"root": {}}, {"a": DIGEST}, REGISTRY) == {"root": {}}
+
+
+@pytest.mark.parametrize(
+    ("image", "parts"),
+    [
+        ("python", ("python", "")),
+        ("python:3.11", ("python", ":3.11")),
+        ("localhost:5000/a/b", ("localhost:5000/a/b", "")),
+        ("localhost:5000/a/b:1", ("localhost:5000/a/b", ":1")),
+        (f"a/b:1@{DIGEST}", ("a/b", f"@{DIGEST}")),
+    ],
+)
+def test_a_port_is_no_tag(image, parts):
+    assert rewrites.split(image) == parts
