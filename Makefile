@@ -13,7 +13,7 @@ ARGS  ?=
 BIN   := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test lint check golden lock bench wheel sbom docs clean
+.PHONY: help setup run test lint check golden lock images bench wheel sbom docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
