@@ -1,10 +1,19 @@
 """What tests of every kind share."""
 
+import contextlib
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 # A test session started in the background or under nohup ignores these, and so would every process that it starts.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -31,3 +40,32 @@ def taxi_months() -> Path:
 def kfp_specs() -> Path:
     """Folder of compiled pipelines that others wrote: valid/ and invalid/."""
     return shared_folder("corpus", "kfp-specs")
+
+
+@pytest.fixture
+def registry(tmp_path) -> Iterator[str]:
+    """Address of a registry on this machine; what is named after it leaves the container engine at the end."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("docker-registry is not installed; on Debian: apt-get install docker-registry")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    config = tmp_path / "registry.yaml"
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
+    config.write_text(yaml.safe_dump({"version": 0.1, "storage": storage, "http": {"addr": address}}))
+    with (tmp_path / "registry.log").open("w") as log:
+        process = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"http://{address}/v2/", timeout=5):
+                break
+            time.sleep(0.05)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+        names = ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]
+        for name in subprocess.run(names, capture_output=True, text=True).stdout.splitlines():
+            if name.startswith(f"{address}/"):
+                subprocess.run(["docker", "rmi", name], capture_output=True)

@@ -1,0 +1,105 @@
+"""What cloudbuild.yaml promises, and its steps run in order against a registry on this machine."""
+
+import json
+import os
+import re
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+import yaml
+
+from penstock.compile import rewrites
+from tests.contract import ci
+from tests.contract.ci import ROOT
+from tests.contract.test_upload import repository  # noqa: F401  a fixture
+
+DEFINITION = ci.read("cloudbuild.yaml")
+ENVIRONMENTS = {path.parent.name for path in ROOT.glob("containers/*/requirements.lock")}
+GIVEN_BY_CLOUD_BUILD = {"PROJECT_ID", "COMMIT_SHA"}
+
+
+def seconds(text: str) -> int:
+    return int(text.removesuffix("s"))
+
+
+def test_every_substitution_is_used_and_every_one_used_has_a_value():
+    text = (ROOT / "cloudbuild.yaml").read_text()
+    used = set(re.findall(r"\$\{?(\w+)", text))
+    assert used - GIVEN_BY_CLOUD_BUILD == set(DEFINITION["substitutions"])
+    assert used & GIVEN_BY_CLOUD_BUILD == GIVEN_BY_CLOUD_BUILD
+    assert DEFINITION["options"]["dynamicSubstitutions"] is True
+
+
+def test_substitutions_resolve_to_the_places_of_the_project():
+    words = {step.name: step.words for step in ci.cloudbuild(PROJECT_ID="acme", _REGION="us-east1", COMMIT_SHA="abc")}
+    assert words["push"][-1] == "us-east1-docker.pkg.dev/acme/penstock"
+    assert words["upload"][1:] == ("compiled", "abc", "https://us-east1-kfp.pkg.dev/acme/penstock-specs")
+
+
+def test_steps_wait_for_steps_before_them_and_end_within_the_time_of_the_build():
+    ends: dict[str, int] = {}
+    for step in DEFINITION["steps"]:
+        # Without waitFor a step waits for all before it, and builds would not go side by side.
+        waits = step["waitFor"] if ends else []
+        ends[step["id"]] = max((ends[name] for name in waits), default=0) + seconds(step["timeout"])
+    assert max(ends.values()) <= seconds(DEFINITION["timeout"])
+
+
+def test_every_environment_is_built_and_smoked_beside_the_others():
+    waits = {step["id"]: step.get("waitFor") for step in DEFINITION["steps"]}
+    for verb, before in (("build", "check"), ("smoke", "build-{}")):
+        assert {name for name in waits if name.startswith(f"{verb}-")} == {f"{verb}-{name}" for name in ENVIRONMENTS}
+        assert all(waits[f"{verb}-{name}"] == [before.format(name)] for name in ENVIRONMENTS)
+    assert set(waits["push"]) == {f"smoke-{name}" for name in ENVIRONMENTS}
+
+
+def test_it_runs_as_a_service_account_of_its_own():
+    values = {"PROJECT_ID": "acme", **DEFINITION["substitutions"]}
+    account = ci.resolved(DEFINITION["serviceAccount"], values)
+    assert account == "projects/acme/serviceAccounts/penstock-build@acme.iam.gserviceaccount.com"
+    assert DEFINITION["options"]["logging"] == "CLOUD_LOGGING_ONLY"  # required with an account of one's own
+
+
+@pytest.mark.slow
+@pytest.mark.docker
+@pytest.mark.timeout(2400)
+def test_the_steps_run_in_order_against_a_registry_on_this_machine(tmp_path, registry, repository):  # noqa: F811
+    workspace = tmp_path / "workspace"
+    subprocess.run(["git", "clone", "-q", ROOT, workspace], check=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=workspace, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    # Not what a test session sets for itself, and of the tests in `make check` a few: these run inside of them.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTEST"))}
+    inherited |= {"ARGS": "tests/contract/test_layers.py", "PATH": repository.path}
+    for step in ci.cloudbuild(
+        COMMIT_SHA=commit, _REGISTRY=f"{registry}/penstock", _SPECS=f"{repository.url}/acme/penstock-specs"
+    ):
+        words = [word.replace(ci.WORKSPACE, str(workspace)) for word in step.words]
+        env = {name: value.replace(ci.WORKSPACE, str(workspace)) for name, value in step.env.items()}
+        done = subprocess.run(words, cwd=workspace, env={**inherited, **env}, capture_output=True, text=True)
+        assert done.returncode == 0, f"{step.name}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+
+    specs = [path.read_text() for path in sorted((workspace / "compiled").glob("*.yaml"))]
+    images = {image for spec in specs for image in rewrites.images(yaml.safe_load(spec))}
+    assert images
+    for image in images:
+        name, digest = re.fullmatch(rf"{registry}/(\S+)@(sha256:[0-9a-f]{{64}})", image).groups()
+        assert answers(f"http://{registry}/v2/{name}/manifests/{digest}"), f"{image} is not in the registry"
+    assert repository.uploads == [(commit, spec) for spec in specs]
+    boms = [json.loads(path.read_text()) for path in (workspace / "dist").glob("*.cdx.json")]
+    assert {bom["metadata"]["component"]["name"] for bom in boms} == {
+        "penstock",
+        *(f"penstock/{name}" for name in ENVIRONMENTS),
+    }
+
+
+def answers(url: str) -> bool:
+    manifest = "application/vnd.docker.distribution.manifest.v2+json"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": f"{manifest}, */*"}), timeout=10):
+            return True
+    except urllib.error.URLError:
+        return False
