@@ -5,12 +5,8 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -384,31 +380,6 @@ def test_a_smoke_test_in_another_image_is_refused(repository, engine):
     (repository / "containers" / "one" / "smoke.yaml").write_text("run: pipelines.py:elsewhere\n")
     engine.build(environment(repository))
     assert "elsewhere runs in python, not in" in one_line(penstock("images", "smoke", "one", cwd=repository))
-
-
-@pytest.fixture
-def registry(tmp_path):
-    """A registry on a port of this machine."""
-    program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("docker-registry is not installed; on Debian: apt-get install docker-registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    config = tmp_path / "registry.yml"
-    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
-    config.write_text(yaml.safe_dump({"version": 0.1, "storage": storage, "http": {"addr": address}}))
-    with (tmp_path / "registry.log").open("w") as log:
-        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"http://{address}/v2/", timeout=5):
-                break
-            time.sleep(0.05)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.mark.docker
