@@ -108,7 +108,7 @@ def of_image(name: str, reference: str) -> dict[str, Any]:
         debian = [*debian_packages(Path(folder))]
     if not debian:
         print(f"sbom: {reference} has no Debian package database; its system packages are not listed", file=sys.stderr)
-    settings = dict(line.split("=", 1) for line in image.attrs["Config"]["Env"])
+    settings = dict(line.split("=", 1) for line in image.attrs["Config"]["Env"] or ())
     if version := settings.get("PYTHON_VERSION"):
         debian.append(component("python", version, f"pkg:generic/python@{version}"))
     bom["components"] += debian
@@ -117,6 +117,10 @@ def of_image(name: str, reference: str) -> dict[str, Any]:
         "bom-ref": "image",
         "name": name,
         "version": image.id,
+        # Once pushed: the names by which specs know it.
+        "externalReferences": [
+            {"type": "distribution", "url": f"oci://{name}"} for name in sorted(image.attrs["RepoDigests"])
+        ],
     }
     bom["dependencies"] = sorted(
         [

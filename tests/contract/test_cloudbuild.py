@@ -90,6 +90,7 @@ def test_the_steps_run_in_order_against_a_registry_on_this_machine(tmp_path, reg
         assert answers(f"http://{registry}/v2/{name}/manifests/{digest}"), f"{image} is not in the registry"
     assert repository.uploads == [(commit, spec) for spec in specs]
     boms = [json.loads(path.read_text()) for path in (workspace / "dist").glob("*.cdx.json")]
+    assert images <= set(re.findall(r"oci://([^\"]+)", json.dumps(boms))), "the lists name images as specs do"
     assert {bom["metadata"]["component"]["name"] for bom in boms} == {
         "penstock",
         *(f"penstock/{name}" for name in ENVIRONMENTS),

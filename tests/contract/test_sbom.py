@@ -1,5 +1,6 @@
 """What a bill of materials lists is what the interpreters and dpkg say is installed."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -76,6 +77,7 @@ def test_the_list_of_the_wheel_is_what_an_install_of_it_brings(tmp_path):
     subprocess.run([*uv, "pip", "install", "--python", python, *lock, wheel], check=True, env=env)
     installed = set(subprocess.run([python, "-c", LIST], capture_output=True, text=True, check=True).stdout.split())
     component = bom["metadata"]["component"]
+    assert component["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(wheel.read_bytes()).hexdigest()}]
     assert listed(bom, kind="python") | {f"{component['name']}=={component['version']}"} == installed
     locked = set(re.findall(r"^(\S+==\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     for name, version in (line.split("==") for line in listed(bom, kind="python")):
@@ -114,3 +116,12 @@ def test_the_list_of_our_image_is_what_is_installed_in_it(name, tmp_path):
     assert bom["metadata"]["component"]["version"] == image["id"]
     assert "penstock" in {each["name"] for each in bom["components"]}
     is_equal_to_what_is_in(image["id"], bom)
+
+
+def test_without_an_engine_one_line_says_what_to_start(tmp_path):
+    env = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/no-engine"}
+    done = subprocess.run([sys.executable, SCRIPT, "images"], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("sbom: ")
+    assert done.stderr.endswith("start Docker\n")
+    assert len(done.stderr.splitlines()) == 1
