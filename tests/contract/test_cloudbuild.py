@@ -38,6 +38,12 @@ def test_substitutions_resolve_to_the_places_of_the_project():
     assert words["upload"][1:] == ("compiled", "abc", "https://us-east1-kfp.pkg.dev/acme/penstock-specs")
 
 
+def test_two_dollars_are_one_and_a_name_without_a_value_is_an_error():
+    assert ci.resolved("$$A ${_A}$_B", {"_A": "${_B}!", "_B": "b"}) == "$A b!b"
+    with pytest.raises(KeyError, match="_C"):
+        ci.resolved("$_C", {})
+
+
 def test_steps_wait_for_steps_before_them_and_end_within_the_time_of_the_build():
     ends: dict[str, int] = {}
     for step in DEFINITION["steps"]:

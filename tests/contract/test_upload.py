@@ -16,12 +16,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Repository:
-    """A stand-in for a repository of pipeline templates: `uploads` are (tags, spec), `refusal` an answer to give."""
+    """A stand-in for a repository of pipeline templates: `uploads` are (tags, spec), `refusals` its next answers."""
 
     url: str
     path: str
     uploads: list[tuple[str, str]] = field(default_factory=list)
-    refusal: tuple[int, str] | None = None
+    refusals: list[tuple[int, str]] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def repository(tmp_path):
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            status, text = it.refusal or (200, "name/sha256:00")
+            status, text = it.refusals.pop(0) if it.refusals else (200, "name/sha256:00")
             if self.headers["Authorization"] != "Bearer a-token":
                 status, text = 401, "who are you?"
             if status == 200:
@@ -53,7 +53,7 @@ def repository(tmp_path):
     program(programs / "az", 'echo "az $*"')
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     it = Repository(f"http://127.0.0.1:{server.server_port}", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield it
     server.shutdown()
@@ -89,12 +89,19 @@ def test_a_template_repository_gets_each_spec_tagged_with_the_commit(repository,
 
 
 def test_a_refusal_is_one_line_with_what_the_repository_said_and_without_the_token(repository, specs):
-    repository.refusal = (403, "no permission artifactregistry.repositories.uploadArtifacts")
+    repository.refusals = [(403, "no permission artifactregistry.repositories.uploadArtifacts")]
     done = upload(repository, specs, COMMIT, f"{repository.url}/project/specs")
     assert done.returncode == 2
     assert "one.yaml: no permission artifactregistry.repositories.uploadArtifacts" in done.stderr
     assert "a-token" not in done.stdout + done.stderr
     assert repository.uploads == []
+
+
+def test_a_repository_that_is_away_for_a_moment_is_asked_again(repository, specs):
+    repository.refusals = [(503, "later")]
+    done = upload(repository, specs, COMMIT, f"{repository.url}/project/specs")
+    assert done.returncode == 0, done.stderr
+    assert len(repository.uploads) == 2
 
 
 def test_a_bucket_gets_a_folder_a_commit(repository, specs):
