@@ -24,7 +24,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, Protocol, Tuple  # noqa: UP035 Python 3.8 evaluates the alias below
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol, Tuple  # noqa: UP035 Python 3.8 evaluates it below
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 LARGEST_INTEGER = 2**53 - 1  # what a double, and so every KFP backend, can hold
 OWN_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: the launcher's refusal, not the command's failure
@@ -998,7 +1001,7 @@ def run_process(
     return code
 
 
-Runner = Callable[..., int]  # what has the arguments of run_process and does the same in another place
+Runner: TypeAlias = "Callable[..., int]"  # what has the arguments of run_process and does the same in another place
 
 
 def _copy_output(source: Any, *targets: BinaryIO) -> None:
