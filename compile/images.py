@@ -36,6 +36,7 @@ _FORMAT = "penstock.digests/1"
 _LOCK = "requirements.lock"
 _SMOKE = "smoke.yaml"
 _SILENCE = 900.0  # seconds without news of a build or a push; a step may install for minutes and say nothing
+_BUILDING = 1800.0  # seconds that another build of the same environment is waited for
 _QUICK = 60.0  # seconds for the engine's answer to anything else
 _BASE = re.compile(r"^\s*ARG\s+BASE_IMAGE=(\S+)", re.MULTILINE)
 _STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
@@ -191,10 +192,12 @@ class Engine:
         base = self._base_id(environment)
         name = f"{environment.repository}:{environment.tag(base)}"
         seconds = None
-        if self._inspect(name) is None and not self._fetch(environment, name, registry):
-            began = time.monotonic()
-            self._build(environment, name)
-            seconds = round(time.monotonic() - began, 1)
+        if self._inspect(name) is None:
+            with self._alone(environment):
+                if self._inspect(name) is None and not self._fetch(environment, name, registry):
+                    began = time.monotonic()
+                    self._build(environment, name)
+                    seconds = round(time.monotonic() - began, 1)
         return self._found(environment, name, seconds)
 
     def existing(self, environment: Environment, registry: str = "") -> Image:
@@ -255,6 +258,25 @@ class Engine:
         if match := _BASE.search(file.read_text()):
             return match[1]
         raise PenstockError(f"{file}: there is no `ARG BASE_IMAGE=…` that says which image to start from")
+
+    @contextlib.contextmanager
+    def _alone(self, environment: Environment) -> Iterator[None]:
+        """Wait for another command that builds the same; what it leaves need not be built twice."""
+        lock, end = os.open(environment.folder, os.O_RDONLY), time.monotonic() + _BUILDING
+        try:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise PenstockError(
+                            f"{environment.folder}: another build has been at work for {_BUILDING:g} s; end it"
+                        ) from None
+                    time.sleep(0.2)
+            yield
+        finally:
+            os.close(lock)
 
     def _build(self, environment: Environment, name: str) -> None:
         """Build, and leave the log where that fails."""

@@ -175,7 +175,7 @@ class Containers:
                     continue
                 if name.startswith(_OURS):
                     if name not in self._images:
-                        problems[name] = "is not here; build it with `penstock images build`"
+                        problems[name] = "is not here, where `penstock images build` makes it"
                     continue
                 wanted.append(name)
             except launcher.TaskError as error:

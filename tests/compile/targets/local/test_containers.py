@@ -840,6 +840,6 @@ def test_containers_have_the_network_that_is_asked_for(engine, images, tmp_path)
 @pytest.mark.docker
 def test_images_that_are_built_here_are_never_looked_for_at_a_registry(containers):
     told = []
-    with pytest.raises(PenstockError, match=r"penstock/nothing:1: is not here; build it with `penstock images build`"):
+    with pytest.raises(PenstockError, match=r"penstock/nothing:1: is not here, where `penstock images build` makes it"):
         containers.prepare({"penstock/nothing:1": False}, told.append)
     assert told == []
