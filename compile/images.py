@@ -90,8 +90,15 @@ class Environment:
 
     @cached_property
     def inputs(self) -> str:
-        """SHA-256 of these files: names, content, and whether they can be executed."""
-        return _hashed([self.name, self.version, *(_seen(self.context / name, name) for name in self.files)])
+        """SHA-256 of these files: names, content, and whether they can be executed.
+
+        Raises:
+            PenstockError: One cannot be read.
+        """
+        try:
+            return _hashed([self.name, self.version, *(_seen(self.context / name, name) for name in self.files)])
+        except OSError as error:
+            raise PenstockError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
     def tag(self, base: str) -> str:
         """Return the tag of its image made from a base image, given by its id."""
@@ -288,47 +295,47 @@ class Engine:
             "REVISION": _git(context, "rev-parse", "HEAD"),
             "SOURCE": _source(context),
         }
-        log = Path(tempfile.mkdtemp(prefix="penstock-images-")) / f"{environment.name}.log"
+        with self._patient(f"{environment.name}: cannot be built", "") as client, _archive(environment) as archive:
+            handle, log = tempfile.mkstemp(prefix=f"penstock-{environment.name}-", suffix=".log")
+            problem = ""
+            try:
+                with open(handle, "w", encoding="utf-8") as file:
+                    events = client.build(
+                        fileobj=archive,
+                        custom_context=True,
+                        dockerfile=f"{FOLDER}/Dockerfile",
+                        buildargs=arguments,
+                        tag=name,
+                        platform="linux/amd64",  # as the locks are
+                        network_mode="host",  # packages come the way that they come to this machine
+                        rm=True,
+                        forcerm=True,
+                        decode=True,
+                    )
+                    problem = self._follow(events, file, environment.name)
+                if problem:
+                    raise _Refused(f"{problem}; its log is {log}")
+            finally:
+                if not problem:
+                    Path(log).unlink(missing_ok=True)
+
+    def _follow(self, events: Iterable[Mapping[str, Any]], log: IO[str], name: str) -> str:
+        """Write what a build says to its log, tell how far it is, and return why it failed, or nothing."""
         step, last = "", ""
-        try:
-            with (
-                log.open("w", encoding="utf-8") as file,
-                _archive(environment) as archive,
-                self._patient(f"{environment.name}: cannot be built", "") as client,
-            ):
-                events = client.build(
-                    fileobj=archive,
-                    custom_context=True,
-                    dockerfile=f"{FOLDER}/Dockerfile",
-                    buildargs=arguments,
-                    tag=name,
-                    network_mode="host",  # packages come the way that they come to this machine
-                    rm=True,
-                    forcerm=True,
-                    decode=True,
-                )
-                for event in events:
-                    text = str(event.get("stream", ""))
-                    file.write(text)
-                    if match := _STEP.match(text):
-                        step = f"step {match[1]} of {match[2]}"
-                        self._tell(f"{environment.name}: {step}: {match[3].strip()}")
-                    elif self._verbose and text.strip():
-                        self._tell(text.rstrip())
-                    if text.strip() and not text.startswith((" --->", "Removing intermediate")):
-                        last = text.strip().splitlines()[-1]
-                    try:
-                        _raise_error(event)
-                    except _Refused as error:
-                        file.write(f"{error}\n")
-                        said = f"{last}: {error}" if last and not _STEP.match(last) else str(error)
-                        raise _Refused(f"at {step}: {said}; its log is {log}" if step else said) from None
-        except PenstockError:
-            raise
-        except BaseException:
-            _remove(log)
-            raise
-        _remove(log)
+        for event in events:
+            text = str(event.get("stream", ""))
+            log.write(text)
+            if match := _STEP.match(text):
+                step, last = f"at step {match[1]} of {match[2]}", ""
+                self._tell(f"{name}: {step.removeprefix('at ')}: {match[3].strip()}")
+            elif text.strip() and not text.startswith((" --->", "Removing intermediate")):
+                last = " ".join(text.strip().splitlines()[-1].split())
+                if self._verbose:
+                    self._tell(text.rstrip())
+            if "error" in event:
+                log.write(f"{event['error']}\n")
+                return ": ".join(filter(None, (step, last, str(event["error"]))))
+        return ""
 
     def _fetch(self, environment: Environment, name: str, registry: str) -> bool:
         if not registry:
@@ -594,12 +601,6 @@ def _write(path: Path, text: str) -> None:
     except BaseException:
         Path(half).unlink(missing_ok=True)
         raise
-
-
-def _remove(log: Path) -> None:
-    log.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        log.parent.rmdir()
 
 
 def _git(context: Path, *arguments: str) -> str:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -283,8 +282,9 @@ def test_users_and_passwords_of_a_remote_stay_out_of_labels(repository):
 
 
 @pytest.fixture
-def engine(repository, project):
-    """A function that returns a repository's engine; the images that it makes are removed."""
+def engine(project, tmp_path, monkeypatch):
+    """The engine; images that it makes, and logs that it leaves, are removed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     if reason := available():
         pytest.skip(reason)
     import docker
@@ -338,7 +338,6 @@ def test_a_build_that_fails_says_where_and_keeps_its_log(repository, engine):
         engine.build(environment(repository))
     log = Path(str(failed.value).rpartition(" ")[2])
     assert "no compiler" in log.read_text()
-    shutil.rmtree(log.parent)
 
 
 @pytest.mark.docker
