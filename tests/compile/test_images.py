@@ -298,7 +298,7 @@ def engine(project, tmp_path, monkeypatch):
             yield engine
         for image in client.images():
             for tag in image.get("RepoTags") or ():
-                if project in tag or "/one:" in tag:
+                if project in tag or tag.startswith("127.0.0.1:9/"):
                     client.remove_image(tag, force=True)
 
 
