@@ -78,13 +78,14 @@ class Environment:
 
     @cached_property
     def files(self) -> tuple[str, ...]:
-        """What it is made of: the files that .dockerignore leaves, without other environments; sorted."""
+        """What it is made of: the files that .dockerignore leaves, without other environments and byte-code; sorted."""
         from docker.utils.build import exclude_paths
 
         ignore = self.context / ".dockerignore"
         lines = [line.strip() for line in ignore.read_text().splitlines()] if ignore.is_file() else []
         patterns = [line for line in lines if line and not line.startswith("#")]
-        patterns += [f"{FOLDER}/{DIGESTS}", ".git", *(f"{FOLDER}/{other}" for other in self.others)]
+        # Byte-code comes and goes as the code is used.
+        patterns += ["**/__pycache__", f"{FOLDER}/{DIGESTS}", ".git", *(f"{FOLDER}/{other}" for other in self.others)]
         found = exclude_paths(str(self.context), patterns, dockerfile=f"{FOLDER}/Dockerfile")
         return tuple(sorted(name for name in found if not _is_folder(self.context / name)))
 

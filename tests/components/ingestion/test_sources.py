@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 
 from penstock.components.ingestion import remote
 
@@ -191,28 +190,6 @@ def test_a_server_that_falls_silent_or_cuts_off_is_given_up(server, refused, qui
 
 def test_nobody_listening_is_one_line(refused, quick):
     assert "cannot be read" in refused("http://127.0.0.1:9/t.csv").problem
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """An S3 bucket `data` of a server on loopback, and the client that fills it."""
-    boto3 = pytest.importorskip("boto3")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="data")
-    yield client
-    server.stop()
 
 
 def test_objects_are_fetched_from_s3_by_name_by_glob_and_by_folder(bucket, ingested, refused, quick):

@@ -221,29 +221,6 @@ def test_what_is_there_already_is_not_lost_when_the_disk_refuses(web, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """An S3 bucket `data` of a server on loopback, and the client that fills it."""
-    boto3 = pytest.importorskip("boto3")
-    pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="data")
-    yield client
-    server.stop()
-
-
 def test_an_object_is_fetched_from_s3_by_the_importer(bucket, imported):
     bucket.put_object(Bucket="data", Key="x/rows.csv", Body=b"a\n1\n")
     artifact = imported("s3://data/x/rows.csv").artifacts["artifact"]
