@@ -191,7 +191,9 @@ def test_a_server_that_says_when_to_come_back_is_heeded(web, quick, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", ["3600", email.utils.format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1))]
+    "value",
+    ["3600", email.utils.format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1))],
+    ids=["seconds", "date"],
 )
 def test_a_server_that_wants_a_long_pause_is_not_waited_for(web, quick, refused, value):
     web.before.append((503, {"Retry-After": value}))
