@@ -1,34 +1,47 @@
 """Reads a compiled pipeline: IR as YAML or JSON to graph.Pipeline. The only reader there is.
 
-Strict: a field that the IR's messages do not know is an error that names it, never lost in silence.
+A broken spec is read as far as it goes, with a finding for each thing that cannot be: `examine` returns both. What
+`read` and `parse` return is whole: every reference in it leads somewhere.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib.util
 import json
-import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import yaml
 from google.protobuf import json_format
 
-from penstock.compile import graph
+from penstock.compile import documents, graph, references
+from penstock.compile.documents import Documents, messages
 from penstock.compile.errors import PenstockError
+from penstock.compile.findings import Codes, Finding, Severity, errors
 
 SCHEMA_VERSIONS = ("2.0.0", "2.1.0")
 LARGEST_INTEGER = 2**53 - 1  # numbers of the IR are doubles
 
+CODES = Codes(
+    ("schema-version", Severity.ERROR, "A schema version that is not known here."),
+    ("no-tasks", Severity.ERROR, "The pipeline has no tasks."),
+    ("missing-component", Severity.ERROR, "A task names no component, or one that is not there."),
+    (
+        "missing-executor",
+        Severity.ERROR,
+        "A component has neither tasks nor an executor, or its executor is not there.",
+    ),
+    ("recursion", Severity.ERROR, "A component contains itself."),
+    ("no-type", Severity.ERROR, "A parameter has no type."),
+    ("no-source", Severity.ERROR, "An input of a task comes from nowhere."),
+    ("bad-loop-items", Severity.ERROR, "The items of a loop are no JSON list."),
+    ("duplicate-variable", Severity.WARNING, "An environment variable is given twice; the last one counts."),
+    ("unused-component", Severity.WARNING, "A component that no task is made of; what is in it never runs."),
+    ("unused-executor", Severity.WARNING, "An executor that no component names."),
+)
+
 _TYPES = {kind.value: kind for kind in graph.Type}
+_GIVEN = sorted(set(_TYPES) - {graph.Type.UNSPECIFIED.value})
 _OLD_TYPES = {"INT": graph.Type.INTEGER, "DOUBLE": graph.Type.DOUBLE, "STRING": graph.Type.STRING}
-# Ports and tasks become names of files and folders.
-_FILE_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f]{1,200}")
 
 
 def read(path: Path) -> graph.Pipeline:
@@ -41,11 +54,7 @@ def read(path: Path) -> graph.Pipeline:
     Raises:
         PenstockError: the file is not a whole, valid pipeline.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PenstockError(f"{path}: cannot be read: {error}") from error
-    return parse(text, str(path))
+    return parse(documents.text_of(path), str(path))
 
 
 def parse(document: str | Mapping[str, Any], name: str = "the spec") -> graph.Pipeline:
@@ -58,11 +67,32 @@ def parse(document: str | Mapping[str, Any], name: str = "the spec") -> graph.Pi
     Raises:
         PenstockError: it is not a whole, valid pipeline.
     """
-    spec, platforms = _documents(document, name)
     try:
-        return _Reader(name, spec, platforms).pipeline()
+        unwrapped = documents.unwrap(document)
+    except documents.NotAPipeline as error:
+        raise PenstockError(f"{name}: {error}") from error
+    pipeline, found = examine(unwrapped)
+    wrong = errors(found)
+    if wrong or pipeline is None:
+        more = f" (and {len(wrong) - 1} more: penstock check lists them)" if len(wrong) > 1 else ""
+        raise PenstockError(f"{name}: {wrong[0]}{more}")
+    return pipeline
+
+
+def examine(unwrapped: Documents) -> tuple[graph.Pipeline | None, list[Finding]]:
+    """Return a pipeline as far as it can be read, and what keeps it from being whole.
+
+    Returns:
+        The pipeline, None where not even its tasks can be told; and findings, among them errors for each reference that
+        leads nowhere.
+    """
+    reader = _Reader(unwrapped)
+    try:
+        pipeline = reader.pipeline()
     except ValueError as error:  # of protobuf, whose values are JSON's
-        raise PenstockError(f"{name}: a value is none that JSON has, such as NaN or an infinity: {error}") from error
+        reason = f"a value is none that JSON has, such as NaN or an infinity: {error}"
+        return None, [*reader.found, documents.CODES.finding("malformed", "", reason)]
+    return pipeline, [*reader.found, *(references.check(pipeline) if pipeline else ())]
 
 
 def integral(value: Any) -> Any:
@@ -80,81 +110,6 @@ def integral(value: Any) -> Any:
     return value
 
 
-@functools.cache
-def messages() -> ModuleType:
-    """Return KFP's IR messages, without the rest of kfp, whose import takes eight times as long."""
-    name = "kfp.pipeline_spec.pipeline_spec_pb2"
-    if name in sys.modules:
-        return sys.modules[name]
-    package = importlib.util.find_spec("kfp")
-    for folder in (package and package.submodule_search_locations) or ():
-        file = Path(folder) / "pipeline_spec" / "pipeline_spec_pb2.py"
-        if file.is_file():
-            spec = importlib.util.spec_from_file_location("penstock.compile._pipeline_spec_pb2", file)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
-    raise PenstockError("the messages of KFP's IR are missing; pip install kfp-pipeline-spec")
-
-
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader, ten times faster in C, that refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        if len(mapping) != len(node.value):
-            keys = [key.value for key, _ in node.value]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} is given twice", node.start_mark)
-        return mapping
-
-
-def _parsed(text: str) -> Iterable[Any]:
-    """Yield the documents of a text."""
-    if text.lstrip().startswith("{"):
-        # JSON is YAML, but for numbers such as 1e-7, which YAML 1.1 takes for text.
-        with contextlib.suppress(ValueError):
-            return [json.loads(text, object_pairs_hook=_once)]
-    return yaml.load_all(text, Loader=Loader)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is given twice")  # YAML's reader says which and where
-    return found
-
-
-def _documents(document: str | Mapping[str, Any], name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return the pipeline spec and the platform spec, unwrapped."""
-    if isinstance(document, str):
-        try:
-            found = [item for item in _parsed(document) if item is not None]
-        except yaml.YAMLError as error:
-            raise PenstockError(f"{name}: not YAML: {error}") from error
-    else:
-        found = [document]
-    if not found:
-        raise PenstockError(f"{name}: empty; expected a compiled pipeline")
-    for item in found:
-        if not isinstance(item, Mapping):
-            raise PenstockError(f"{name}: expected a compiled pipeline, found {type(item).__name__}")
-    if len(found) > 2:
-        raise PenstockError(f"{name}: {len(found)} documents; expected a pipeline spec and at most one platform spec")
-    spec, platforms = found[0], found[1] if len(found) == 2 else {}
-    manifests = [item for item in found if item.get("kind") == "PipelineVersion"]
-    if manifests:  # the Kubernetes manifest of KFP's compiler
-        inner = manifests[0].get("spec") or {}
-        spec, platforms = inner.get("pipelineSpec") or {}, inner.get("platformSpec") or {}
-    elif "pipelineSpec" in spec and "pipelineInfo" not in spec:  # a Vertex PipelineJob
-        spec = spec["pipelineSpec"]
-    if "pipelineInfo" not in spec and "pipeline_info" not in spec:
-        raise PenstockError(f"{name}: not a compiled pipeline: there is no pipelineInfo; compile it first")
-    return spec, platforms
-
-
 def _to_value(message: Any) -> Any:
     return integral(json_format.MessageToDict(message))
 
@@ -162,68 +117,88 @@ def _to_value(message: Any) -> Any:
 class _Reader:
     """One document on its way to a pipeline."""
 
-    def __init__(self, name: str, spec: Mapping[str, Any], platforms: Mapping[str, Any]) -> None:
-        self.name = name
-        self.spec = self.message("PipelineSpec", spec)
-        deployment = json_format.MessageToDict(self.spec.deployment_spec)
-        self.executors = self.message("PipelineDeploymentConfig", deployment, "deploymentSpec").executors
-        self.platforms = self.message("PlatformSpec", platforms, "the platform spec").platforms
+    def __init__(self, unwrapped: Documents) -> None:
+        self.unwrapped = unwrapped
+        self.found: list[Finding] = []
+        self.version = str(unwrapped.spec.get("schemaVersion", unwrapped.spec.get("schema_version", "")))
         self.components: dict[str, graph.Component] = {}
         self.open: list[str] = []
+        self.trail: list[str] = []
 
-    def error(self, where: str, problem: str) -> PenstockError:
-        return PenstockError(f"{self.name}: {where}: {problem}")
+    def report(self, code: str, message: str, remedy: str = "", task: str = "") -> None:
+        path = ".".join([*self.trail, *([task] if task else [])])
+        self.found.append(CODES.finding(code, path, message, remedy))
 
     def message(self, kind: str, document: Mapping[str, Any], where: str = "") -> Any:
-        try:
-            return json_format.ParseDict(dict(document), getattr(messages(), kind)())
-        except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
-            reason = re.sub(r"\s*Available Fields.*", "", str(error), flags=re.DOTALL)
-            raise PenstockError(f"{self.name}: {where + ': ' if where else ''}{reason}") from error
+        parsed, found = documents.message(kind, document, where, self.version)
+        self.found += found
+        return parsed
 
-    def pipeline(self) -> graph.Pipeline:
-        info = self.spec.pipeline_info
-        if not info.name:
-            raise self.error("pipelineInfo", "the pipeline has no name")
-        if self.spec.schema_version not in SCHEMA_VERSIONS:
+    def pipeline(self) -> graph.Pipeline | None:
+        for name in self.unwrapped.unknown:
+            reason = f"{self.unwrapped.wrapper} has no field named {name!r}"
+            self.found.append(documents.CODES.finding("unknown-field", "", reason, "take it out"))
+        spec = self.message("PipelineSpec", self.unwrapped.spec)
+        platforms = self.message("PlatformSpec", self.unwrapped.platforms, "the platform spec")
+        if spec is None or platforms is None:
+            return None
+        deployment = json_format.MessageToDict(spec.deployment_spec)
+        executors = self.message("PipelineDeploymentConfig", deployment, "deploymentSpec")
+        if executors is None:
+            return None
+        self.spec, self.executors, self.platforms = spec, executors.executors, platforms.platforms
+        if spec.schema_version not in SCHEMA_VERSIONS:
             known = " and ".join(SCHEMA_VERSIONS)
-            raise self.error("schemaVersion", f"{self.spec.schema_version!r} is not known; {known} are")
-        if not self.spec.root.HasField("dag"):
-            raise self.error("root", "has no tasks")
-        self.file_name("pipelineInfo", info.name)
+            self.report("schema-version", f"schemaVersion: {spec.schema_version!r} is not known; {known} are")
+        if not spec.root.dag.tasks:
+            self.report("no-tasks", "root: has no tasks")
+            return None
+        info = spec.pipeline_info
+        root = self.component("root", spec.root)
+        self.report_unused()
         return graph.Pipeline(
             name=info.name,
-            root=self.component("root", self.spec.root),
+            root=root,
             display_name=info.display_name,
             description=info.description,
-            schema_version=self.spec.schema_version,
-            sdk_version=self.spec.sdk_version,
-            default_root=self.spec.default_pipeline_root,
+            schema_version=spec.schema_version,
+            sdk_version=spec.sdk_version,
+            default_root=spec.default_pipeline_root,
             platforms={
                 platform: settings
-                for platform, spec in sorted(self.platforms.items())
-                if (settings := _platform_settings(spec))
+                for platform, found in sorted(self.platforms.items())
+                if (settings := _platform_settings(found))
             },
         )
 
-    def file_name(self, where: str, name: str) -> None:
-        if not _FILE_NAME.fullmatch(name):
-            raise self.error(where, f"the name {name!r} cannot be the name of a file; rename it")
+    def report_unused(self) -> None:
+        for name in sorted(set(self.spec.components) - set(self.components)):
+            self.report("unused-component", f"component {name}: no task is made of it", "take it out")
+        used = {
+            self.spec.components[name].executor_label
+            for name in self.components
+            if name in self.spec.components and self.spec.components[name].HasField("executor_label")
+        }
+        unused = {component.executor_label for name, component in self.spec.components.items()} - used
+        for label in sorted(set(self.executors) - used - unused):
+            self.report("unused-executor", f"executor {label}: no component names it", "take it out")
 
     def component(self, name: str, spec: Any) -> graph.Component:
         if name in self.components:
             return self.components[name]
         if name in self.open:
-            raise self.error(f"component {name}", f"contains itself: {' → '.join([*self.open, name])}")
+            self.report("recursion", f"component {name}: contains itself: {' → '.join([*self.open, name])}")
+            return graph.Component(name, graph.Ports(), graph.Ports(), graph.Missing())
         self.open.append(name)
         inputs, outputs = self.ports(name, spec.input_definitions), self.ports(name, spec.output_definitions)
         kind = spec.WhichOneof("implementation")
         if kind == "dag":
-            body: Any = self.dag(name, spec, inputs, outputs)
+            body: Any = self.dag(name, spec)
         elif kind == "executor_label":
             body = self.executor(name, spec.executor_label)
         else:
-            raise self.error(f"component {name}", "has neither tasks nor an executor")
+            self.report("missing-executor", f"component {name}: has neither tasks nor an executor")
+            body = graph.Missing()
         platforms = {
             platform: settings
             for platform, found in sorted(self.platforms.items())
@@ -242,8 +217,6 @@ class _Reader:
 
     def ports(self, component: str, definitions: Any) -> graph.Ports:
         parameters, artifacts = {}, {}
-        for name in [*definitions.parameters, *definitions.artifacts]:
-            self.file_name(f"component {component}", name)
         for name, spec in sorted(definitions.parameters.items()):
             given = hasattr(spec, "default_value") and spec.HasField("default_value")
             kind = self.parameter_type(f"component {component}, parameter {name}", spec)
@@ -266,23 +239,34 @@ class _Reader:
 
     def parameter_type(self, where: str, spec: Any) -> graph.Type:
         name = messages().ParameterType.ParameterTypeEnum.Name(spec.parameter_type)
-        if name in _TYPES:
+        if name in _GIVEN:
             return _TYPES[name]
         old = messages().PrimitiveType.PrimitiveTypeEnum.Name(spec.type)
         if old in _OLD_TYPES:
             return _OLD_TYPES[old]
-        raise self.error(where, "has no type")
+        self.report("no-type", f"{where}: has no type", f"give it one of {', '.join(_GIVEN)}")
+        return graph.Type.UNSPECIFIED
 
-    def executor(self, component: str, label: str) -> graph.Container | graph.Importer | graph.OtherExecutor:
+    def executor(
+        self, component: str, label: str
+    ) -> graph.Container | graph.Importer | graph.OtherExecutor | graph.Missing:
         if label not in self.executors:
-            raise self.error(f"component {component}", f"its executor {label} is missing from deploymentSpec")
+            known = f"there are {_names(self.executors)}"
+            self.report(
+                "missing-executor", f"component {component}: its executor {label} is missing from deploymentSpec", known
+            )
+            return graph.Missing()
         spec = self.executors[label]
         kind = spec.WhichOneof("spec")
         if kind == "container":
+            names = [item.name for item in spec.container.env]
+            for name in sorted({name for name in names if names.count(name) > 1}):
+                self.report("duplicate-variable", f"environment variable {name}: is given twice", "keep one")
             return _container(label, spec.container)
         if kind == "importer":
             if not spec.importer.HasField("artifact_uri"):
-                raise self.error(f"executor {label}", "the importer has no artifactUri")
+                self.report("missing-executor", f"executor {label}: the importer has no artifactUri")
+                return graph.Missing()
             return graph.Importer(
                 label,
                 _value_or_parameter(spec.importer.artifact_uri),
@@ -292,13 +276,12 @@ class _Reader:
                 spec.importer.download_to_workspace,
             )
         if kind is None:
-            raise self.error(f"executor {label}", "is empty")
+            self.report("missing-executor", f"executor {label}: is empty")
+            return graph.Missing()
         return graph.OtherExecutor(label, "customJob" if kind == "custom_job" else kind)
 
-    def dag(self, name: str, spec: Any, inputs: graph.Ports, outputs: graph.Ports) -> graph.Dag:
-        tasks = {
-            task: self.task(name, task, spec.dag.tasks[task], spec.dag.tasks, inputs) for task in sorted(spec.dag.tasks)
-        }
+    def dag(self, name: str, spec: Any) -> graph.Dag:
+        tasks = {task: self.task(task, spec.dag.tasks[task], spec.dag.tasks) for task in sorted(spec.dag.tasks)}
         sources: dict[str, tuple[graph.TaskOutput, ...]] = {}
         for port, output in sorted(spec.dag.outputs.parameters.items()):
             one = output.WhichOneof("kind") == "value_from_parameter"
@@ -310,73 +293,48 @@ class _Reader:
             sources[port] = tuple(
                 graph.TaskOutput(item.producer_subtask, item.output_artifact_key) for item in output.artifact_selectors
             )
-        for port, found in sources.items():
-            if port not in outputs:
-                raise self.error(f"component {name}", f"output {port} is connected but not declared")
-            for source in found:
-                self.producer(f"component {name}, output {port}", source, tasks)
-        for port in outputs:
-            if not sources.get(port):
-                raise self.error(f"component {name}", f"output {port} is declared but comes from no task")
-        for task in tasks.values():
-            for port, given in task.inputs.items():
-                if isinstance(given.source, graph.TaskOutput):
-                    self.producer(f"task {task.name}, input {port}", given.source, tasks)
-        return graph.Dag({task.name: task for task in self.in_order(name, tasks)}, sources)
+        return graph.Dag({task.name: task for task in _in_order(tasks)}, sources)
 
-    def producer(self, where: str, source: graph.TaskOutput, tasks: Mapping[str, graph.Task]) -> None:
-        if source.task not in tasks:
-            raise self.error(where, f"comes from task {source.task}, which is not there; there are {_names(tasks)}")
-        ports = tasks[source.task].component.outputs
-        if source.port not in ports:
-            known = _names(ports)
-            raise self.error(where, f"task {source.task} has no output {source.port}; it has {known}")
-
-    def task(self, scope: str, name: str, spec: Any, siblings: Iterable[str], outer: graph.Ports) -> graph.Task:
-        where = f"task {name}"
-        self.file_name(where, name)
-        reference = spec.component_ref.name
-        if not reference:
-            raise self.error(where, "names no component")
-        if reference not in self.spec.components:
-            raise self.error(where, f"its component {reference} is missing; there are {_names(self.spec.components)}")
+    def task(self, name: str, spec: Any, siblings: Iterable[str]) -> graph.Task:
+        self.trail.append(name)
         inputs = {
-            port: graph.Input(
-                self.parameter_source(f"{where}, input {port}", given), given.parameter_expression_selector
-            )
+            port: graph.Input(source, given.parameter_expression_selector)
             for port, given in sorted(spec.inputs.parameters.items())
+            if (source := self.parameter_source(port, given))
         }
-        for port, given in sorted(spec.inputs.artifacts.items()):
-            inputs[port] = graph.Input(self.artifact_source(f"{where}, input {port}", given))
+        for port, item in sorted(spec.inputs.artifacts.items()):
+            if found := self.artifact_source(port, item):
+                inputs[port] = graph.Input(found)
         depends_on = set(spec.dependent_tasks)
-        for port, given in inputs.items():
-            source = given.source
-            if isinstance(source, graph.TaskOutput | graph.FinalStatus):
-                depends_on.add(source.task)
-            elif isinstance(source, graph.ScopeInput) and source.name not in outer:
-                raise self.error(
-                    f"{where}, input {port}", f"there is no input {source.name} around it; there are {_names(outer)}"
-                )
-        if missing := sorted(depends_on - set(siblings)):
-            raise self.error(where, f"depends on {', '.join(missing)}, not in its scope {scope}")
-        component = self.component(reference, self.spec.components[reference])
+        sources = [given.source for given in inputs.values()]
+        depends_on.update(each.task for each in sources if isinstance(each, graph.TaskOutput | graph.FinalStatus))
+        component = self.referenced(spec.component_ref.name)
         # Settings of a platform may read outputs of tasks that nothing else ties to this one.
         depends_on.update(set(_producers(component.platforms)) & set(siblings))
         policy = spec.trigger_policy
         strategy = messages().PipelineTaskSpec.TriggerPolicy.TriggerStrategy
-        return graph.Task(
+        task = graph.Task(
             name=name,
             component=component,
             title=spec.task_info.name,
             inputs=inputs,
             depends_on=tuple(sorted(depends_on)),
             trigger=graph.Trigger(policy.condition, policy.strategy == strategy.ALL_UPSTREAM_TASKS_COMPLETED),
-            loop=self.loop(where, spec, inputs),
+            loop=self.loop(spec),
             retry=_retry(spec.retry_policy) if spec.HasField("retry_policy") else None,
             caching=graph.Caching(spec.caching_options.enable_cache, spec.caching_options.cache_key),
         )
+        self.trail.pop()
+        return task
 
-    def parameter_source(self, where: str, given: Any) -> graph.Source:
+    def referenced(self, name: str) -> graph.Component:
+        if name in self.spec.components:
+            return self.component(name, self.spec.components[name])
+        problem = f"its component {name} is missing" if name else "names no component"
+        self.report("missing-component", problem, f"there are {_names(self.spec.components)}")
+        return graph.Component(name, graph.Ports(), graph.Ports(), graph.Missing())
+
+    def parameter_source(self, port: str, given: Any) -> graph.Source | None:
         kind = given.WhichOneof("kind")
         if kind == "task_output_parameter":
             output = given.task_output_parameter
@@ -387,18 +345,20 @@ class _Reader:
             return graph.FinalStatus(given.task_final_status.producer_task)
         if kind == "runtime_value":
             return _value_or_parameter(given.runtime_value)
-        raise self.error(where, "comes from nowhere")
+        self.report("no-source", f"input {port}: comes from nowhere", "connect it, or take it out")
+        return None
 
-    def artifact_source(self, where: str, given: Any) -> graph.Source:
+    def artifact_source(self, port: str, given: Any) -> graph.Source | None:
         kind = given.WhichOneof("kind")
         if kind == "task_output_artifact":
             output = given.task_output_artifact
             return graph.TaskOutput(output.producer_task, output.output_artifact_key)
         if kind == "component_input_artifact":
             return graph.ScopeInput(given.component_input_artifact)
-        raise self.error(where, "comes from nowhere")
+        self.report("no-source", f"input {port}: comes from nowhere", "connect it, or take it out")
+        return None
 
-    def loop(self, where: str, spec: Any, inputs: Mapping[str, graph.Input]) -> graph.Loop | None:
+    def loop(self, spec: Any) -> graph.Loop | None:
         kind = spec.WhichOneof("iterator")
         if kind is None:
             return None
@@ -413,37 +373,30 @@ class _Reader:
                 try:
                     listed = json.loads(iterator.items.raw)
                 except ValueError as error:
-                    raise self.error(where, f"the items of its loop are not JSON: {error}") from error
+                    self.report("bad-loop-items", f"the items of its loop are not JSON: {error}")
+                    listed = []
                 if not isinstance(listed, list):
-                    raise self.error(where, "the items of its loop are not a list")
+                    self.report("bad-loop-items", "the items of its loop are not a list")
+                    listed = []
                 items = tuple(listed)
-        if isinstance(items, str) and items not in inputs:
-            raise self.error(where, f"loops over its input {items}, which is not there")
         return graph.Loop(kind.removesuffix("_iterator"), iterator.item_input, items, limit)
 
-    def in_order(self, scope: str, tasks: Mapping[str, graph.Task]) -> Iterator[graph.Task]:
-        """Yield the tasks of a scope, each after those it depends on, by name where that leaves a choice."""
-        waiting = {name: set(task.depends_on) for name, task in tasks.items()}
-        while waiting:
-            ready = sorted(name for name, before in waiting.items() if not before)
-            if not ready:
-                raise self.error(f"component {scope}", f"its tasks wait for each other: {_cycle(waiting)}")
-            for name in ready:
-                yield tasks[name]
-                del waiting[name]
-            for before in waiting.values():
-                before.difference_update(ready)
+
+def _in_order(tasks: Mapping[str, graph.Task]) -> Iterator[graph.Task]:
+    """Yield the tasks of a scope, each after those it depends on, by name where that leaves a choice."""
+    waiting = {name: set(task.depends_on) & set(tasks) for name, task in tasks.items()}
+    while waiting:
+        # Where all wait for each other, any order is as good; references.check names the cycle.
+        ready = sorted(name for name, before in waiting.items() if not before) or sorted(waiting)
+        for name in ready:
+            yield tasks[name]
+            del waiting[name]
+        for before in waiting.values():
+            before.difference_update(ready)
 
 
 def _names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
-
-
-def _cycle(waiting: Mapping[str, set[str]]) -> str:
-    path = [min(waiting)]
-    while path[-1] not in path[:-1]:
-        path.append(min(waiting[path[-1]]))
-    return " → ".join(reversed(path[path.index(path[-1]) :]))
 
 
 def _artifact_type(spec: Any) -> graph.ArtifactType:

@@ -23,6 +23,7 @@ class Type(StrEnum):
     STRUCT = "STRUCT"
     FINAL_STATUS = "TASK_FINAL_STATUS"
     TASK_CONFIG = "TASK_CONFIG"
+    UNSPECIFIED = "PARAMETER_TYPE_ENUM_UNSPECIFIED"  # of broken specs only
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,11 @@ class OtherExecutor:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """Stands in broken specs for what a component should have done."""
+
+
+@dataclass(frozen=True)
 class Dag:
     """Tasks and where the outputs come from: of several sources of one output, the first that ran gives it."""
 
@@ -247,7 +253,7 @@ class Component:
     name: str
     inputs: Ports
     outputs: Ports
-    body: Container | Importer | OtherExecutor | Dag
+    body: Container | Importer | OtherExecutor | Dag | Missing
     platforms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     passthroughs: tuple[str, ...] = ()
 
@@ -310,6 +316,15 @@ class Pipeline:
     def walk(self) -> Iterator[tuple[str, Task]]:
         """Yield every task with its path: the names of the tasks around it and its own, joined with dots."""
         yield from _walk(self.dag, "")
+
+    def scopes(self) -> Iterator[tuple[str, Component]]:
+        """Yield every component that holds tasks, once, with the path of the first task that is made of it."""
+        yield "", self.root
+        seen = {self.root.name}
+        for path, task in self.walk():
+            if isinstance(task.component.body, Dag) and task.component.name not in seen:
+                seen.add(task.component.name)
+                yield path, task.component
 
 
 def _walk(dag: Dag, prefix: str) -> Iterator[tuple[str, Task]]:

@@ -160,31 +160,37 @@ TASK = "root/dag/tasks/total"
     [
         (change("pipelineInfo/name", ""), "the pipeline has no name"),
         (change("schemaVersion", "3.0.0"), r"schemaVersion: '3.0.0' is not known; 2.0.0 and 2.1.0 are"),
-        (change("pipelineInfo/owner", "me"), 'no field named "owner"'),
-        (change(f"{TASK}/colour", "red"), 'no field named "colour"'),
-        (change("deploymentSpec/executors/exec-add/container/shell", "sh"), 'deploymentSpec: .* named "shell"'),
+        (change("pipelineInfo/owner", "me"), "pipelineInfo: schema version 2.1.0 has no field named 'owner'"),
+        (change(f"{TASK}/colour", "red"), r"tasks\[total\]: schema version 2.1.0 has no field named 'colour'"),
+        (
+            change("deploymentSpec/executors/exec-add/container/shell", "sh"),
+            r"deploymentSpec.executors\[exec-add\].container: .* named 'shell'",
+        ),
         (change(f"{TASK}/componentRef/name", "comp-nope"), "task total: its component comp-nope is missing"),
         (change("deploymentSpec/executors/exec-total", None), "comp-total: its executor exec-total is missing"),
         (
             change(f"{TASK}/inputs/parameters/numbers/taskOutputParameter/producerTask", "ghost"),
-            "task total: depends on ghost, not in its scope root",
+            "task total: input numbers: comes from task ghost, which is not there; there are add",
         ),
         (
             change(f"{TASK}/inputs/parameters/numbers/taskOutputParameter/outputParameterKey", "ghost"),
-            "task total, input numbers: task for-loop-.* has no output ghost; it has pipelinechannel",
+            "task total: input numbers: task for-loop-.* has no output ghost; it has pipelinechannel",
         ),
         (change(f"{TASK}/dependentTasks", ["ghost"]), "task total: depends on ghost"),
         (
             change("root/dag/tasks/exit-handler-1/inputs/parameters/pipelinechannel--x/componentInputParameter", "y"),
-            "task exit-handler-1, input pipelinechannel--x: there is no input y around it; there are names, ratio, x",
+            "task exit-handler-1: input pipelinechannel--x: there is no input y around it; there are names, ratio, x",
         ),
         (
             change("root/dag/outputs/parameters/Output/valueFromParameter/producerSubtask", "ghost"),
-            "component root, output Output: comes from task ghost, which is not there",
+            "output Output: comes from task ghost, which is not there",
         ),
         (change("root/dag", None), "root: has no tasks"),
         (change("components/comp-total/executorLabel", None), "comp-total: has neither tasks nor an executor"),
-        (lambda spec: spec["root"]["dag"]["tasks"].update({"../up": {}}), "name '../up' cannot be the name of a file"),
+        (
+            lambda spec: spec["root"]["dag"]["tasks"].update({"../up": {"componentRef": {"name": "comp-total"}}}),
+            "name '../up' cannot be the name of a file",
+        ),
     ],
 )  # fmt: skip
 def test_broken_specs_are_refused_naming_the_place(spec, edit, message):

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock.compile import graph, launcher
-from penstock.compile.targets.local import commands
+from penstock.compile import commands, graph, launcher
 
 Imported = dict[str, launcher.Artifact]
 

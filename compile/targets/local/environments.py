@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
 
-from penstock.compile import launcher
-from penstock.compile.targets.local import commands
+from penstock.compile import commands, launcher
 
 DEADLINE = 1800.0  # seconds for one environment, from the first package to the last
 PIP = ("--no-input", "--disable-pip-version-check", "--timeout", "20", "--retries", "3")

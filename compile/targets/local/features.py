@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from penstock.compile import graph, launcher
-from penstock.compile.targets.local import commands, convert, fetch
+from penstock.compile import commands, graph, launcher
+from penstock.compile.targets.local import convert, fetch
 from penstock.compile.targets.local.placement import Place, place
 
 Finding = tuple[str, str]  # path of the task ("" for the pipeline), what about it

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from penstock.compile import from_kfp
+from penstock.compile import documents
 from penstock.compile.errors import PenstockError
 
 SECRET = "Secret"  # noqa: S105 the name of a kind
@@ -79,7 +79,7 @@ def _documents(path: Path) -> list[Any]:
     if text is None:  # raised out here, so that it does not carry the bytes along
         raise PenstockError(f"{path}: cannot be read: it is not UTF-8 text")
     try:
-        return [document for document in yaml.load_all(text, Loader=from_kfp.Loader) if document is not None]
+        return [document for document in yaml.load_all(text, Loader=documents.Loader) if document is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from penstock.compile import graph
-from penstock.compile.targets.local import commands
+from penstock.compile import commands, graph
 
 RUNNERS = ("auto", "subprocess", "docker")
 

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock.compile import graph
+from penstock.compile import commands, graph
 from penstock.compile.launcher import TaskError
-from penstock.compile.targets.local import commands
 
 _CREATE = "argostub/createpvc"
 _NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")  # as Kubernetes has it, so never a path

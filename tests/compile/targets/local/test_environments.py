@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from penstock.compile import from_kfp, graph, launcher
-from penstock.compile.targets.local import commands, convert, environments
+from penstock.compile import commands, from_kfp, graph, launcher
+from penstock.compile.targets.local import convert, environments
 from penstock.compile.targets.local.environments import Environments
 
 HERE = "iniconfig"  # a small package that is installed here

@@ -4,10 +4,10 @@ import pytest
 import yaml
 from kfp import dsl
 
-from penstock.compile import from_kfp, graph
+from penstock.compile import commands, from_kfp, graph
 from penstock.compile.errors import PenstockError
 from penstock.compile.targets import local
-from penstock.compile.targets.local import commands, features
+from penstock.compile.targets.local import features
 from penstock.compile.targets.local.placement import Place, place
 
 

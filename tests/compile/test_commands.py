@@ -4,8 +4,7 @@ import pytest
 from kfp import dsl
 from kfp.dsl import component_factory
 
-from penstock.compile import from_kfp, graph
-from penstock.compile.targets.local import commands
+from penstock.compile import commands, from_kfp, graph
 
 REST = ("sh", "-ec", 'program_path=$(mktemp -d)\npython3 -m kfp.dsl.executor_main "$@"\n', "def f(): ...")
 QUIET = ("--quiet", "--no-warn-script-location")
