@@ -119,6 +119,32 @@ def describe(what: str, as_json: bool) -> None:
         output.print_description(description, source.package)
 
 
+# Known without an import, which completion and help would wait for; a test holds it to check.TARGETS.
+_TARGETS = ("local", "kubeflow", "vertex")
+
+
+@penstock.command("check")
+@click.argument(
+    "what", metavar="SPEC.yaml|FOLDER|NAME|FILE.py:function...", nargs=-1, required=True, shell_complete=_names
+)
+@click.option("--target", type=click.Choice(_TARGETS), help="Hold it to this platform's features and limits, too.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
+@_json
+def check_(what: tuple[str, ...], target: str | None, strict: bool, as_json: bool) -> None:
+    """Say what is wrong with compiled pipelines, anybody's.
+
+    Each finding has a code, the path of its task, what is wrong and how to mend it; docs/specs.md lists the codes.
+    Exits with 0 where there is no error, else 1; with 2 where a file cannot be read.
+
+    \b
+    Examples: penstock check specs/tabular_training.yaml --target vertex
+              penstock check specs --json
+    """
+    from penstock.compile._cli.checking import check_and_show
+
+    sys.exit(check_and_show(what, target or "", strict, as_json))
+
+
 @penstock.command("compile")
 @click.argument("what", metavar="[NAME|FILE.py:function]...", nargs=-1, shell_complete=_names)
 @click.option("--all", "everything", is_flag=True, help="Every component and pipeline that `penstock list` shows.")

@@ -6,22 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from penstock.compile import commands, graph, launcher
+from penstock.compile._checks import placeholders
 from penstock.compile.targets.local import convert, fetch
 from penstock.compile.targets.local.placement import Place, place
 
 Finding = tuple[str, str]  # path of the task ("" for the pipeline), what about it
 
-SYSTEM_PLACEHOLDERS = (
-    "pipeline_job_name",
-    "pipeline_job_resource_name",
-    "pipeline_job_uuid",
-    "pipeline_job_create_time_utc",
-    "pipeline_job_schedule_time_utc",
-    "pipeline_task_name",
-    "pipeline_task_uuid",
-    "pipeline_root",
-    "workspace_path",
-)
 _PLATFORMS = ("kubernetes",)
 
 
@@ -126,15 +116,14 @@ def uses_workspace(pipeline: graph.Pipeline) -> bool:
     """Return whether a pipeline's tasks share a folder."""
     return any(
         (isinstance(task.component.body, graph.Importer) and task.component.body.download_to_workspace)
-        or ("workspace_path",) in _placeholders(task)
+        or ("workspace_path",) in placeholders.of(task)
         for _, task in pipeline.walk()
     )
 
 
 def _unknown_placeholders(pipeline: graph.Pipeline) -> Iterator[Finding]:
     for path, task in pipeline.walk():
-        unknown = {steps for steps in _placeholders(task) if not _resolvable(task, steps)}
-        for steps in sorted(unknown):
+        for steps in sorted(placeholders.unknown(task)):
             yield path, ".".join(steps)
 
 
@@ -159,46 +148,6 @@ def _selectors(pipeline: graph.Pipeline) -> Iterator[Finding]:
                     launcher.selector_path(given.selector)
                 except ValueError:
                     yield path, given.selector
-
-
-def _placeholders(task: graph.Task) -> Iterator[tuple[str, ...]]:
-    for given in task.inputs.values():
-        if isinstance(given.source, graph.Constant):
-            yield from _in_value(given.source.value)
-    body = task.component.body
-    if isinstance(body, graph.Container):
-        for element in (*commands.without_source(body), *body.env.values()):
-            yield from launcher.placeholders(element)
-    elif isinstance(body, graph.Importer):
-        yield from _in_value(dict(body.metadata))
-
-
-def _in_value(value: object) -> Iterator[tuple[str, ...]]:
-    if isinstance(value, str):
-        yield from launcher.placeholders(value)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _in_value(key)
-            yield from _in_value(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _in_value(item)
-
-
-def _resolvable(task: graph.Task, steps: tuple[str, ...]) -> bool:
-    if len(steps) < 2:
-        return not steps or steps[0] in (*SYSTEM_PLACEHOLDERS, "outputMetadataUri")
-    if steps == ("outputs", "output_file"):
-        return True
-    ports = {"inputs": task.component.inputs, "outputs": task.component.outputs}.get(steps[0])
-    if ports is None or len(steps) < 3:
-        return False
-    name, rest = steps[2], steps[3:]
-    if steps[1] == "parameters":
-        known = name in ports.parameters or (steps[0] == "inputs" and name in task.inputs)
-        return known and rest == (("output_file",) if steps[0] == "outputs" else ())
-    artifact = rest in ((), ("uri",), ("path",)) or (rest[0] == "metadata" and len(rest) <= 2)
-    return steps[1] == "artifacts" and name in ports.artifacts and artifact
 
 
 RUN = (

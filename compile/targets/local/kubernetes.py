@@ -19,22 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.compile import graph, launcher
+from penstock.compile import graph, kubernetes_document, launcher
+from penstock.compile.kubernetes_document import PLATFORM, fit
 from penstock.compile.launcher import TaskError
 from penstock.compile.targets.local import mounts, volumes
 from penstock.compile.targets.local.kubernetes_fields import (
     FIELDS,
     MEMORY,
     PIPELINE_FIELDS,
-    PIPELINE_SHAPE,
     REFUSED,
-    SHAPE,
-    fit,
 )
 from penstock.compile.targets.local.objects import CONFIG_MAP, SECRET, Objects
 from penstock.compile.targets.local.setting import Mount, Setting
-
-PLATFORM = "kubernetes"
 
 Value = Callable[[graph.Source], Any]
 
@@ -139,7 +135,7 @@ def check(
         contained: Paths, as `Pipeline.walk` has them, of tasks that run in containers; None: it is not known.
     """
     problems: list[str] = []
-    fit(pipeline.platforms.get(PLATFORM, {}), PIPELINE_SHAPE, "kubernetes", problems)
+    fit(pipeline.platforms.get(PLATFORM, {}), kubernetes_document.PIPELINE, "kubernetes", problems)
     made = set(volumes.created(pipeline))
     for path, task, scope in _scoped(pipeline.root, ""):
         raw = task.component.platforms.get(PLATFORM)
@@ -190,7 +186,7 @@ def references(task: graph.Task) -> list[graph.Input]:
     The tasks are among those that it depends on: the reader of pipelines has seen to that.
     """
     raw = task.component.platforms.get(PLATFORM)
-    document = _document(fit(raw, SHAPE, "kubernetes", [])) if raw else None
+    document = _document(fit(raw, kubernetes_document.TASK, "kubernetes", [])) if raw else None
     return [given for _, given in document.inputs() if given] if document else []
 
 
@@ -217,7 +213,7 @@ def _problems(
     volumes_folder: Path,
 ) -> Iterator[str]:
     unfit: list[str] = []
-    fitted = fit(raw, SHAPE, "kubernetes", unfit)
+    fitted = fit(raw, kubernetes_document.TASK, "kubernetes", unfit)
     yield from unfit
     if unfit:
         return
@@ -259,7 +255,7 @@ def _problems(
 
 def _blocked(raw: Mapping[str, Any], volumes_folder: Path) -> Iterator[str]:
     """Yield why a process cannot have its mounts."""
-    document = _document(fit(raw, SHAPE, "kubernetes", []))
+    document = _document(fit(raw, kubernetes_document.TASK, "kubernetes", []))
     there = {
         claim.path
         for claim in document.claims
@@ -485,7 +481,7 @@ def _setting(
     stack: contextlib.ExitStack,
 ) -> Setting:
     problems: list[str] = []
-    fitted = fit(raw, SHAPE, "kubernetes", problems)
+    fitted = fit(raw, kubernetes_document.TASK, "kubernetes", problems)
     if problems:
         raise ValueError(problems[0])
     document = _document(fitted)

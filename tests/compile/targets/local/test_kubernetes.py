@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from kfp import dsl, kubernetes
 from kfp.kubernetes import kubernetes_executor_config_pb2
 
-from penstock.compile import from_kfp, graph, launcher
+from penstock.compile import from_kfp, graph, kubernetes_document, launcher
 from penstock.compile.errors import PenstockError
-from penstock.compile.targets.local import convert, kubernetes_fields
+from penstock.compile.targets.local import convert
 from penstock.compile.targets.local import kubernetes as documents
 from penstock.compile.targets.local.objects import Objects
 from penstock.compile.targets.local.setting import Setting
@@ -129,7 +129,7 @@ def described(message, prefix="") -> set[str]:
 
 
 def test_the_table_knows_every_field_of_kfps_messages_and_its_type():
-    known = flattened(kubernetes_fields.SHAPE)
+    known = flattened(kubernetes_document.TASK)
     ours = described(kubernetes_executor_config_pb2.KubernetesExecutorConfig.DESCRIPTOR)
     assert ours <= known
     newer = {line.split(".")[1] for line in known - ours}  # than the release that tests compile with
@@ -137,7 +137,7 @@ def test_the_table_knows_every_field_of_kfps_messages_and_its_type():
 
 
 def test_the_table_knows_every_field_of_the_pipelines_message():
-    shape = {**kubernetes_fields.PIPELINE_SHAPE, "deploymentSpec": {"executors": {"*": object}}}
+    shape = {**kubernetes_document.PIPELINE, "deploymentSpec": {"executors": {"*": object}}}
     assert flattened(shape) == described(from_kfp.messages().SinglePlatformSpec.DESCRIPTOR)
 
 
