@@ -133,7 +133,7 @@ _TARGETS = ("local", "kubeflow", "vertex")
 def check_(what: tuple[str, ...], target: str | None, strict: bool, as_json: bool) -> None:
     """Say what is wrong with compiled pipelines, anybody's.
 
-    Each finding has a code, the path of its task, what is wrong and how to mend it; docs/specs.md lists the codes.
+    Each finding has a code, the path of its task, what is wrong and how to mend it; docs/checks.md lists the codes.
     Exits with 0 where there is no error, else 1; with 2 where a file cannot be read.
 
     \b

@@ -1,4 +1,4 @@
-"""Keeps the tables in the READMEs, and in the page of the local engine, as the code is.
+"""Keeps the tables in the READMEs, and in the pages of the local engine and of checks, as the code is.
 
 A component's README is the one in the folder of its declaration. Tables go between the lines `<!-- ports -->` and
 `<!-- /ports -->` there, and between `<!-- components -->` and `<!-- /components -->` in the README at the root.
@@ -11,10 +11,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from penstock.compile import catalog, ports
+from penstock.compile import catalog, check, ports
+from penstock.compile._checks.limits import Limit
 from penstock.compile.catalog import Entry
 from penstock.compile.errors import PenstockError
+from penstock.compile.targets.kubeflow import preflight as kubeflow
 from penstock.compile.targets.local import features, kubernetes_fields
+from penstock.compile.targets.vertex import preflight as vertex
 from penstock.compile.to_kfp import compiled
 
 
@@ -33,8 +36,9 @@ def refresh(root: Path, *, write: bool) -> list[Path]:
     pages = [(folder / "README.md", "ports", _ports_of(entries)) for folder, entries in sorted(folders.items())]
     everything = [(folder, entry) for folder, entries in folders.items() for entry in entries]
     pages.append((root.resolve() / "README.md", "components", _components(root.resolve(), everything)))
-    engine = root.resolve() / "docs" / "engine.md"
-    pages += [(engine, mark, table) for mark, table in _engine().items() if engine.is_file()]
+    for name, tables in (("engine.md", _engine()), ("checks.md", _checks())):
+        page = root.resolve() / "docs" / name
+        pages += [(page, mark, table) for mark, table in tables.items() if page.is_file()]
     stale = []
     for path, mark, table in pages:
         if not path.is_file():
@@ -65,6 +69,24 @@ def _engine() -> dict[str, str]:
         "runs": _table(["", "how"], [[feature.name, feature.note] for feature in features.RUN]),
         "refuses": _table(["", "why"], [[feature.name, feature.note] for feature in features.REFUSED]),
         "kubernetes": _table(["", "", "here"], [[name, field.effect, field.note] for name, field in fields.items()]),
+    }
+
+
+def _checks() -> dict[str, str]:
+    """Return the tables of what specs are checked for, and of what each platform does not take."""
+
+    def limits(rows: Sequence[Limit]) -> str:
+        return _table(
+            ["", "", "what is not taken", "source"],
+            [[f"`{row.code}`", row.severity, row.note, row.source] for row in rows],
+        )
+
+    return {
+        "codes": _table(
+            ["", "", "meaning"], [[f"`{code.name}`", code.severity, code.meaning] for code in check.codes()]
+        ),
+        "kubeflow": limits(kubeflow.LIMITS),
+        "vertex": limits(vertex.LIMITS),
     }
 
 

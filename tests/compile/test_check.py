@@ -158,6 +158,120 @@ def test_conditions_may_be_more_of_cel_than_the_launcher_knows(specs, condition)
     assert codes(spec) == {"mutable-image"}
 
 
+def tfx_job() -> dict:
+    """A job in the form that TFX's runner for Vertex AI writes: schema 2.0.0, old types, a resolver, other CEL."""
+    examples = {"instanceSchema": "title: tfx.Examples\ntype: object\nproperties:\n  span:\n    type: integer\n"}
+    model, blessing = ({"instanceSchema": f"title: tfx.{name}\ntype: object\n"} for name in ("Model", "ModelBlessing"))
+
+    def constant(value: str) -> dict:
+        return {"runtimeValue": {"constantValue": {"stringValue": value}}}
+
+    def output(task: str, key: str) -> dict:
+        return {"taskOutputArtifact": {"producerTask": task, "outputArtifactKey": key}}
+
+    def task(name: str, **more) -> dict:
+        return {
+            "taskInfo": {"name": name},
+            "componentRef": {"name": name},
+            "cachingOptions": {"enableCache": True},
+            **more,
+        }
+
+    def component(label: str, inputs: dict, outputs: dict, **parameters) -> dict:
+        return {
+            "executorLabel": f"{label}_executor",
+            "inputDefinitions": {
+                "artifacts": {name: {"artifactType": kind} for name, kind in inputs.items()},
+                "parameters": {name: {"type": kind} for name, kind in parameters.items()},
+            },
+            "outputDefinitions": {"artifacts": {name: {"artifactType": kind} for name, kind in outputs.items()}},
+        }
+
+    container = {
+        "image": "tensorflow/tfx:1.21.0",
+        "command": ["python", "-m", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"],
+        "args": ["--executor_class_path", "x.Executor", "--json_serialized_invocation_args", "{{$}}"],
+    }
+    query = {"filter": 'schema_title="tfx.Model" AND state=LIVE'}
+    steps = ("CsvExampleGen", "Trainer", "Evaluator", "Pusher")
+    return {
+        "displayName": "taxi",
+        "runtimeConfig": {"gcsOutputDirectory": "gs://bucket/root", "parameterValues": {"train_args": "{}"}},
+        "pipelineSpec": {
+            "pipelineInfo": {"name": "taxi"},
+            "schemaVersion": "2.0.0",
+            "sdkVersion": "tfx-1.21.0",
+            "deploymentSpec": {
+                "executors": {
+                    **{f"{name}_executor": {"container": container} for name in steps},
+                    "Resolver_executor": {"resolver": {"outputArtifactQueries": {"model": query}}},
+                }
+            },
+            "components": {
+                "CsvExampleGen": component("CsvExampleGen", {}, {"examples": examples}, input_base="STRING"),
+                "Resolver": component("Resolver", {}, {"model": model}),
+                "Trainer": component(
+                    "Trainer", {"examples": examples, "base_model": model}, {"model": model}, train_args="STRING"
+                ),
+                "Evaluator": component("Evaluator", {"model": model}, {"blessing": blessing}),
+                "Pusher": component("Pusher", {"model": model}, {}),
+            },
+            "root": {
+                "inputDefinitions": {"parameters": {"train_args": {"type": "STRING"}}},
+                "dag": {
+                    "tasks": {
+                        "CsvExampleGen": task(
+                            "CsvExampleGen", inputs={"parameters": {"input_base": constant("gs://bucket/data")}}
+                        ),
+                        "Resolver": task("Resolver"),
+                        "Trainer": task(
+                            "Trainer",
+                            inputs={
+                                "parameters": {"train_args": {"componentInputParameter": "train_args"}},
+                                "artifacts": {
+                                    "examples": output("CsvExampleGen", "examples"),
+                                    "base_model": output("Resolver", "model"),
+                                },
+                            },
+                            dependentTasks=["CsvExampleGen", "Resolver"],
+                        ),
+                        "Evaluator": task("Evaluator", inputs={"artifacts": {"model": output("Trainer", "model")}}),
+                        "Pusher": task(
+                            "Pusher",
+                            inputs={
+                                "artifacts": {
+                                    "model": output("Trainer", "model"),
+                                    "_Evaluator.blessing": output("Evaluator", "blessing"),
+                                }
+                            },
+                            triggerPolicy={
+                                "condition": "(inputs.artifacts['_Evaluator.blessing'].artifacts[0]"
+                                ".metadata['blessed'] == 1.0)"
+                            },
+                        ),
+                    }
+                },
+            },
+        },
+    }
+
+
+def test_jobs_in_the_form_of_tfx_are_without_fault_and_tied_to_vertex_by_their_resolver():
+    assert codes(tfx_job()) == {"mutable-image"}
+    assert refused(tfx_job(), "vertex") == set()
+    assert refused(tfx_job(), "kubeflow") == {"other-executor"}
+    assert missed_in_job(tfx_job()) == []
+
+
+def missed_in_job(job: dict) -> list[str]:
+    found = []
+    for name, (code, corrupt) in CORRUPTIONS.items():
+        broken = copy.deepcopy(job)
+        if corrupt(broken["pipelineSpec"]) and code not in codes(broken):
+            found.append(name)
+    return found
+
+
 @pytest.mark.corpus
 def test_nothing_is_wrong_with_the_pipelines_of_others(kfp_specs):
     paths = sorted((kfp_specs / "valid").rglob("*.yaml"))
