@@ -141,7 +141,7 @@ def message(kind: str, document: Mapping[str, Any], where: str, version: str) ->
             dict(document), getattr(messages(), kind)(), ignore_unknown_fields=bool(found)
         ), found
     except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
-        reason = re.sub(r"\s*Available Fields.*", "", str(error), flags=re.DOTALL)
+        reason = re.sub(r"\s*Available Fields.*", "", str(error), flags=re.DOTALL).rstrip(".")
         return None, [*found, CODES.finding("malformed", "", f"{where + ': ' if where else ''}{reason}")]
 
 
@@ -174,7 +174,7 @@ def _parsed(text: str) -> list[Any]:
     try:
         return [item for item in found or _built(text) if item is not None]
     except yaml.YAMLError as error:
-        raise NotAPipeline(f"not YAML: {error}") from error
+        raise NotAPipeline(f"not YAML: {' '.join(str(error).split())}") from error
 
 
 def _built(text: str) -> Iterator[Any]:

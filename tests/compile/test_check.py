@@ -89,6 +89,23 @@ def test_a_secret_is_named_and_not_shown(specs):
     assert "correct-horse-battery" not in said
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{unclosed",
+        "a: !!python/object/apply:os.system [ls]",
+        "pipelineInfo: {name: a}\n? [1, 2]\n: 3\n",
+        "pipelineInfo: 5",
+        '{"pipelineSpec": [1]}',
+        '{"pipelineInfo": {"name": "x"}, "root": {"dag": {"tasks": {"a": null}}}}',
+    ],
+)
+def test_what_is_no_pipeline_is_one_line(text):
+    (finding,) = check.check(text)
+    assert finding.code in ("not-a-pipeline", "malformed")
+    assert "\n" not in str(finding)
+
+
 def test_all_that_is_wrong_is_said_at_once(specs):
     broken = copy.deepcopy(specs["rich"])
     for name in ("dependency_on_no_task", "memory_in_words", "condition_on_no_input", "unknown_field_at_the_top"):
