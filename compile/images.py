@@ -3,6 +3,9 @@
 An environment is a folder in containers/ that holds requirements.lock; containers/Dockerfile builds the image of any,
 with the build arguments ENVIRONMENT, BASE_IMAGE, VERSION, REVISION and SOURCE. An image's tag is a hash of all that it
 is made of, so that it is built once, wherever; PROJECT/NAME:VERSION, its name in specs, is a second tag here.
+
+Where the Dockerfile has a stage `dependencies`, this is an image of its own, beside the other one and tagged likewise:
+a machine that has never built takes these layers from a registry.
 """
 
 from __future__ import annotations
@@ -35,10 +38,15 @@ DIGESTS = "digests.json"
 _FORMAT = "penstock.digests/1"
 _LOCK = "requirements.lock"
 _SMOKE = "smoke.yaml"
-_SILENCE = 900.0  # seconds without news of a build or a push; a step may install for minutes and say nothing
+_DEPENDENCIES = "dependencies"
+_SILENCE = 900.0  # seconds without news of a build; a step may install for minutes and say nothing
+_STALLED = 120.0  # seconds without news of a registry
 _BUILDING = 1800.0  # seconds that another build of the same environment is waited for
 _QUICK = 60.0  # seconds for the engine's answer to anything else
 _BASE = re.compile(r"^\s*ARG\s+BASE_IMAGE=(\S+)", re.MULTILINE)
+_STAGE = re.compile(
+    rf"^FROM\s[^\n]*\sAS\s+{_DEPENDENCIES}\s*$.*?(?=^FROM\s|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE
+)
 _STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
 
 Tell = Callable[[str], None]
@@ -96,14 +104,38 @@ class Environment:
         Raises:
             PenstockError: One cannot be read.
         """
-        try:
-            return _hashed([self.name, self.version, *(_seen(self.context / name, name) for name in self.files)])
-        except OSError as error:
-            raise PenstockError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        return _hashed([self.name, self.version, *self._seen(self.files)])
+
+    @cached_property
+    def inputs_of_dependencies(self) -> str:
+        """SHA-256 of the Dockerfile to the end of its stage `dependencies` and of the files named there; "" without it.
+
+        An input that it misses costs time, no more: an engine takes from a cache only what it would have made.
+
+        Raises:
+            PenstockError: A file cannot be read.
+        """
+        file = self.context / FOLDER / "Dockerfile"
+        text = "\n".join(line for line in file.read_text().splitlines() if not line.startswith("#"))
+        if not (stage := _STAGE.search(text)):
+            return ""
+        recipe = text[: stage.end()].replace("${ENVIRONMENT}", self.name).split()
+        return _hashed([recipe, *self._seen(name for name in self.files if name in recipe)])
 
     def tag(self, base: str) -> str:
         """Return the tag of its image made from a base image, given by its id."""
         return _hashed([self.inputs, base])[:16]
+
+    def tag_of_dependencies(self, base: str) -> str:
+        """Return the tag of the image of its dependencies; "" where the Dockerfile does not tell them apart."""
+        inputs = self.inputs_of_dependencies
+        return f"{_DEPENDENCIES}-{_hashed([inputs, base])[:16]}" if inputs else ""
+
+    def _seen(self, names: Iterable[str]) -> list[list[str]]:
+        try:
+            return [_seen(self.context / name, name) for name in names]
+        except OSError as error:
+            raise PenstockError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -113,6 +145,7 @@ class Image:
     Attributes:
         name: REPOSITORY:TAG, where the tag is the hash of what it is made of.
         size: Bytes, uncompressed.
+        dependencies: REPOSITORY:TAG of the image of its dependencies, which need not be here; "" where it has none.
         seconds: How long it took to build; None where it was here, or was fetched.
     """
 
@@ -120,6 +153,7 @@ class Image:
     id: str
     name: str
     size: int
+    dependencies: str
     seconds: float | None
 
 
@@ -194,6 +228,8 @@ class Engine:
     def build(self, environment: Environment, registry: str = "") -> Image:
         """Return the image of an environment: the one that is here, else the registry's, else a new one.
 
+        For a new one, dependencies that have not changed are those that are here, else the registry's.
+
         Raises:
             PenstockError: It cannot be built.
         """
@@ -204,9 +240,9 @@ class Engine:
             with self._alone(environment):
                 if self._inspect(name) is None and not self._fetch(environment, name, registry):
                     began = time.monotonic()
-                    self._build(environment, name)
+                    self._build(environment, name, self._dependencies(environment, base), registry)
                     seconds = round(time.monotonic() - began, 1)
-        return self._found(environment, name, seconds)
+        return self._found(environment, name, base, seconds)
 
     def existing(self, environment: Environment, registry: str = "") -> Image:
         """Return the image of an environment as it is now.
@@ -214,24 +250,30 @@ class Engine:
         Raises:
             PenstockError: It is neither here nor at the registry.
         """
-        name = f"{environment.repository}:{environment.tag(self._base_id(environment))}"
+        base = self._base_id(environment)
+        name = f"{environment.repository}:{environment.tag(base)}"
         if self._inspect(name) is None and not self._fetch(environment, name, registry):
             where = f"neither here nor at {registry}" if registry else "not here"
             raise PenstockError(f"{name} is {where}; build it with `penstock images build {environment.name}`")
-        return self._found(environment, name, None)
+        return self._found(environment, name, base, None)
 
     def push(self, image: Image, registry: str) -> str:
-        """Push an image and return the digest that the registry answers, "sha256:…".
+        """Push an image and, where they are here, its dependencies; return the digest of the image, "sha256:…".
 
         Raises:
             PenstockError: The registry refuses it, or does not answer.
         """
-        repository, tag = _at(registry, image.environment), image.name.rpartition(":")[2]
-        digest = ""
+        repository = _at(registry, image.environment)
+        if image.dependencies and self._inspect(image.dependencies):
+            self._push(image.dependencies, repository)
+        return self._push(image.name, repository)
+
+    def _push(self, name: str, repository: str) -> str:
+        tag, digest = name.rpartition(":")[2], ""
         with self._patient(
-            f"{repository}: cannot be pushed", "log in with `docker login`, or check --registry"
+            f"{repository}: cannot be pushed", "log in with `docker login`, or check --registry", _STALLED
         ) as client:
-            client.tag(image.id, repository, tag)
+            client.tag(name, repository, tag)
             for event in client.push(repository, tag=tag, stream=True, decode=True):
                 _raise_error(event)
                 digest = (event.get("aux") or {}).get("Digest", digest)
@@ -239,13 +281,17 @@ class Engine:
             raise PenstockError(f"{repository}: the registry answered no digest; push it again")
         return digest
 
-    def _found(self, environment: Environment, name: str, seconds: float | None) -> Image:
+    def _found(self, environment: Environment, name: str, base: str, seconds: float | None) -> Image:
         found = self._inspect(name)
         if found is None:
             raise PenstockError(f"{name} was removed while it was made; build it again")
         with _refusals(f"{environment.image}: cannot be named"):
             self._client.tag(found["Id"], environment.repository, environment.version)
-        return Image(environment, found["Id"], name, found["Size"], seconds)
+        return Image(environment, found["Id"], name, found["Size"], self._dependencies(environment, base), seconds)
+
+    def _dependencies(self, environment: Environment, base: str) -> str:
+        tag = environment.tag_of_dependencies(base)
+        return f"{environment.repository}:{tag}" if tag else ""
 
     def _base_id(self, environment: Environment) -> str:
         base = self._base_of(environment)
@@ -286,9 +332,18 @@ class Engine:
         finally:
             os.close(lock)
 
-    def _build(self, environment: Environment, name: str) -> None:
-        """Build, and leave the log where that fails."""
+    def _build(self, environment: Environment, name: str, dependencies: str, registry: str) -> None:
+        if dependencies:
+            if self._inspect(dependencies) is None:
+                self._fetch(environment, dependencies, registry)
+            # Of layers that were fetched the engine knows only when it is told to look at them.
+            self._make(environment, dependencies, dependencies, _DEPENDENCIES)
+        self._make(environment, name, dependencies)
+
+    def _make(self, environment: Environment, name: str, cache: str, stage: str = "") -> None:
+        """Build an image from what a stage, else the last one, makes; leave the log where that fails."""
         context = environment.context
+        title = f"{environment.name}: {stage}" if stage else environment.name
         arguments = {
             "ENVIRONMENT": environment.name,
             "BASE_IMAGE": self._base_of(environment),
@@ -296,7 +351,10 @@ class Engine:
             "REVISION": _git(context, "rev-parse", "HEAD"),
             "SOURCE": _source(context),
         }
-        with self._patient(f"{environment.name}: cannot be built", "") as client, _archive(environment) as archive:
+        with (
+            self._patient(f"{environment.name}: cannot be built", "", _SILENCE) as client,
+            _archive(environment) as archive,
+        ):
             handle, log = tempfile.mkstemp(prefix=f"penstock-{environment.name}-", suffix=".log")
             problem = ""
             try:
@@ -307,13 +365,15 @@ class Engine:
                         dockerfile=f"{FOLDER}/Dockerfile",
                         buildargs=arguments,
                         tag=name,
+                        target=stage,
+                        cache_from=[cache] if cache else None,
                         platform="linux/amd64",  # as the locks are
                         network_mode="host",  # packages come the way that they come to this machine
                         rm=True,
                         forcerm=True,
                         decode=True,
                     )
-                    problem = self._follow(events, file, environment.name)
+                    problem = self._follow(events, file, title)
                 if problem:
                     raise _Refused(f"{problem}; its log is {log}")
             finally:
@@ -343,7 +403,8 @@ class Engine:
             return False
         repository, tag = _at(registry, environment), name.rpartition(":")[2]
         self._tell(f"{environment.name}: looking for {repository}:{tag}")
-        if self._pull(f"{repository}:{tag}"):
+        if problem := self._pull(f"{repository}:{tag}"):
+            self._tell(f"{environment.name}: cannot be had there: {problem}")
             return False
         with _refusals(f"{name}: cannot be named"):
             self._client.tag(f"{repository}:{tag}", environment.repository, tag)
@@ -352,7 +413,7 @@ class Engine:
     def _pull(self, name: str) -> str:
         """Fetch an image; return why it cannot be had, or nothing."""
         try:
-            with self._patient("", "") as client:
+            with self._patient("", "", _STALLED) as client:
                 for event in client.pull(name, stream=True, decode=True):
                     _raise_error(event)
         except PenstockError as error:
@@ -370,9 +431,9 @@ class Engine:
                 return None
 
     @contextlib.contextmanager
-    def _patient(self, what: str, remedy: str) -> Iterator[Any]:
-        """Yield a client for a call that takes long."""
-        with contextlib.closing(self._connect(_SILENCE)) as client, _refusals(what, remedy):
+    def _patient(self, what: str, remedy: str, silence: float) -> Iterator[Any]:
+        """Yield a client for a call that takes long, but tells in less than `silence` seconds that it goes on."""
+        with contextlib.closing(self._connect(silence)) as client, _refusals(what, remedy, silence):
             yield client
 
     def _connect(self, timeout: float) -> Any:
@@ -516,7 +577,7 @@ def _raise_error(event: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _refusals(what: str, remedy: str = "") -> Iterator[None]:
+def _refusals(what: str, remedy: str = "", patience: float = _QUICK) -> Iterator[None]:
     """Turn what the engine or a registry refuses into one line."""
     from docker.errors import APIError, DockerException
 
@@ -526,7 +587,7 @@ def _refusals(what: str, remedy: str = "") -> Iterator[None]:
         said = error.explanation if isinstance(error, APIError) else None
         text = str(said or error) or type(error).__name__
         if "timed out" in text.lower():
-            text = f"no news for {_SILENCE:g} s"
+            text = f"no news for {patience:g} s"
         if "no space left" in text.lower():
             remedy = "free some of the disk that holds the engine's images, for example with `docker image prune`"
         raise PenstockError(": ".join(filter(None, (what, text))) + (f"; {remedy}" if remedy else "")) from error

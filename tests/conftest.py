@@ -45,20 +45,27 @@ def kfp_specs() -> Path:
 @pytest.fixture
 def registry(tmp_path) -> Iterator[str]:
     """Address of a registry on this machine; what is named after it leaves the container engine at the end."""
+    with serving(tmp_path) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving(folder: Path, **settings: object) -> Iterator[str]:
+    """Serve a registry on this machine and yield its address; settings are those of its configuration."""
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("docker-registry is not installed; on Debian: apt-get install docker-registry")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    config = tmp_path / "registry.yaml"
-    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
-    config.write_text(yaml.safe_dump({"version": 0.1, "storage": storage, "http": {"addr": address}}))
-    with (tmp_path / "registry.log").open("w") as log:
+    config = folder / "registry.yaml"
+    storage = {"filesystem": {"rootdirectory": str(folder / "registry")}}
+    config.write_text(yaml.safe_dump({"version": 0.1, "storage": storage, "http": {"addr": address}, **settings}))
+    with (folder / "registry.log").open("w") as log:
         process = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
     try:
         for _ in range(200):
-            with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"http://{address}/v2/", timeout=5):
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(address.split(":"), timeout=5):
                 break
             time.sleep(0.05)
         yield address
