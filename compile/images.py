@@ -40,7 +40,7 @@ _LOCK = "requirements.lock"
 _SMOKE = "smoke.yaml"
 _DEPENDENCIES = "dependencies"
 _SILENCE = 900.0  # seconds without news of a build; a step may install for minutes and say nothing
-_STALLED = 120.0  # seconds without news of a registry
+_STALLED = 120.0  # seconds without news of a push
 _BUILDING = 1800.0  # seconds that another build of the same environment is waited for
 _QUICK = 60.0  # seconds for the engine's answer to anything else
 _BASE = re.compile(r"^\s*ARG\s+BASE_IMAGE=(\S+)", re.MULTILINE)
@@ -274,7 +274,7 @@ class Engine:
             f"{repository}: cannot be pushed", "log in with `docker login`, or check --registry", _STALLED
         ) as client:
             client.tag(name, repository, tag)
-            for event in client.push(repository, tag=tag, stream=True, decode=True):
+            for event in _heard(client.push(repository, tag=tag, stream=True, decode=True)):
                 _raise_error(event)
                 digest = (event.get("aux") or {}).get("Digest", digest)
         if not digest:
@@ -296,7 +296,6 @@ class Engine:
     def _base_id(self, environment: Environment) -> str:
         base = self._base_of(environment)
         if (found := self._inspect(base)) is None:
-            self._tell(f"fetching {base}")
             if problem := self._pull(base):
                 raise PenstockError(
                     f"base image {base} is neither here nor can be fetched: {problem}; give --base-image"
@@ -372,8 +371,9 @@ class Engine:
                         rm=True,
                         forcerm=True,
                         decode=True,
+                        timeout=_SILENCE,
                     )
-                    problem = self._follow(events, file, title)
+                    problem = self._follow(_heard(events), file, title)
                 if problem:
                     raise _Refused(f"{problem}; its log is {log}")
             finally:
@@ -402,7 +402,6 @@ class Engine:
         if not registry:
             return False
         repository, tag = _at(registry, environment), name.rpartition(":")[2]
-        self._tell(f"{environment.name}: looking for {repository}:{tag}")
         if problem := self._pull(f"{repository}:{tag}"):
             self._tell(f"{environment.name}: cannot be had there: {problem}")
             return False
@@ -412,13 +411,9 @@ class Engine:
 
     def _pull(self, name: str) -> str:
         """Fetch an image; return why it cannot be had, or nothing."""
-        try:
-            with self._patient("", "", _STALLED) as client:
-                for event in client.pull(name, stream=True, decode=True):
-                    _raise_error(event)
-        except PenstockError as error:
-            return str(error)
-        return ""
+        from penstock.compile.targets.local import containers
+
+        return containers.fetch(self._client, [name], self._tell).get(name, "")
 
     def _inspect(self, name: str) -> dict[str, Any] | None:
         from docker.errors import ImageNotFound
@@ -571,6 +566,14 @@ class _Refused(Exception):
     """What the engine or a registry said, in one line."""
 
 
+def _heard(events: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield what the engine tells, until it ends, or breaks off with an error of a library below docker's."""
+    try:
+        yield from events
+    except Exception as error:
+        raise _Refused(" ".join(str(error).split())) from error
+
+
 def _raise_error(event: Mapping[str, Any]) -> None:
     if "error" in event:
         raise _Refused(" ".join(str(event["error"]).split()))
@@ -658,6 +661,8 @@ def _write(path: Path, text: str) -> None:
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write(f"{text}\n")
+            file.flush()
+            os.fsync(handle)
         os.chmod(half, 0o644)
         os.replace(half, path)
     except BaseException:

@@ -62,6 +62,41 @@ def available() -> str | None:
     return None
 
 
+def fetch(client: Any, names: Sequence[str], tell: Callable[[str], None]) -> dict[str, str]:
+    """Fetch images and return those that could not be, with the reason.
+
+    Args:
+        client: Of the container engine.
+        tell: Told, in one line, what is being fetched and how far that is.
+    """
+    # Threads that end with the process, so that neither a deadline nor Ctrl-C has to wait for them.
+    news: queue.SimpleQueue[tuple[str, _Progress | str | None]] = queue.SimpleQueue()
+    for name in names:
+        threading.Thread(target=_pull, args=(client, name, news), daemon=True).start()
+        tell(f"fetching image {name}")
+    left, problems = set(names), {}
+    heard = dict.fromkeys(names, time.monotonic())
+    told = dict(heard)
+    while left:
+        try:
+            name, what = news.get(timeout=0.5)
+        except queue.Empty:
+            for name in [name for name in left if time.monotonic() - heard[name] > _FETCH_SILENCE]:
+                problems[name] = f"no news from its registry for {_FETCH_SILENCE:g} s"
+                left.remove(name)
+            continue
+        now = heard[name] = time.monotonic()
+        if isinstance(what, _Progress):
+            if now - told[name] > _NEWS:
+                told[name] = now
+                tell(f"fetching image {name}: {what.current / 1e6:.0f} of {what.total / 1e6:.0f} MB")
+            continue
+        left.discard(name)
+        if what:
+            problems[name] = what
+    return problems
+
+
 def remove_all(label: str) -> None:
     """Remove the containers with a label, `name=value`, and those that the engine is still about to make.
 
@@ -180,7 +215,7 @@ class Containers:
                 wanted.append(name)
             except launcher.TaskError as error:
                 problems[name] = str(error)
-        problems |= self._fetch(wanted, tell)
+        problems |= fetch(self._client, wanted, tell)
         for name in wanted:
             if name in problems:
                 continue
@@ -233,35 +268,6 @@ class Containers:
             tuple(name for name in labels.get(_SHARED_LABEL, "").split() if _NAME.fullmatch(name)),
         )
         return True
-
-    def _fetch(self, names: Sequence[str], tell: Callable[[str], None]) -> dict[str, str]:
-        """Fetch images and return those that could not be, with the reason."""
-        # Threads that end with the process, so that neither a deadline nor Ctrl-C has to wait for them.
-        news: queue.SimpleQueue[tuple[str, _Progress | str | None]] = queue.SimpleQueue()
-        for name in names:
-            threading.Thread(target=_pull, args=(self._client, name, news), daemon=True).start()
-            tell(f"fetching image {name}")
-        left, problems = set(names), {}
-        heard = dict.fromkeys(names, time.monotonic())
-        told = dict(heard)
-        while left:
-            try:
-                name, what = news.get(timeout=0.5)
-            except queue.Empty:
-                for name in [name for name in left if time.monotonic() - heard[name] > _FETCH_SILENCE]:
-                    problems[name] = f"no news from its registry for {_FETCH_SILENCE:g} s"
-                    left.remove(name)
-                continue
-            now = heard[name] = time.monotonic()
-            if isinstance(what, _Progress):
-                if now - told[name] > _NEWS:
-                    told[name] = now
-                    tell(f"fetching image {name}: {what.current / 1e6:.0f} of {what.total / 1e6:.0f} MB")
-                continue
-            left.discard(name)
-            if what:
-                problems[name] = what
-        return problems
 
     def _image(self, name: str, always: bool) -> _Image:
         def is_known() -> bool:
