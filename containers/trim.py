@@ -1,28 +1,36 @@
 """Removes from an environment what wheels ship and no container uses, compiles the rest and prints sizes."""
 
+import hashlib
+import os
 import shutil
+import struct
 import sys
 import sysconfig
+from collections.abc import Iterator
 from compileall import compile_dir
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
 SITE = Path(sysconfig.get_path("purelib"))
 TESTS = ("test", "tests")
-TO_COMPILE_AGAINST = {".a", ".c", ".cc", ".cpp", ".h", ".hpp", ".pxd", ".pyi", ".pyx"}
+TO_COMPILE_AGAINST = {".a", ".c", ".cc", ".cpp", ".h", ".hpp", ".pxd", ".pxi", ".pyi", ".pyx", ".tp"}
 # Patterns by folder: what serves other uses of it.
 UNUSED = {
     "PIL": ["_avif*"],
+    "alembic": ["testing"],
     "botocore/data": ["*"],
     "databricks": ["sdk"],  # MLflow imports it for registries on Databricks
     "fontTools": ["**/*.so"],  # each is beside the Python that it was compiled from
     "kfp": ["*"],
+    "matplotlib": ["backends/web_backend", "sphinxext", "testing"],
     "matplotlib/mpl-data": ["sample_data", "fonts/afm", "fonts/pdfcorefonts"],
-    "numpy": ["_core/_simd.*", "_core/*_tests.*"],
+    "mlflow": ["assistant", "demo", "server"],  # a container is a client of it
+    "numpy": ["_core/_simd.*", "_core/*_tests.*", "distutils"],
     "pillow.libs": ["libavif*"],
     "pyarrow": ["*flight*", "*_s3*", "*_cpp_tests*", "include", "src"],  # s3fs reads S3
     "scipy": ["**/_test_*.so"],
-    "sqlalchemy": ["testing"],
+    "sqlalchemy": ["testing", "**/*.so"],  # as of fontTools
+    "xgboost": ["testing"],
 }
 # What components need of it: KFP's executor; S3, and ways to log in there.
 KEPT = {
@@ -43,6 +51,8 @@ def main() -> int:
     for path in [*SITE.rglob("*")]:
         if (path.is_dir() and path.name in TESTS) or (path.is_file() and path.suffix in TO_COMPILE_AGAINST):
             remove(path)
+    for path in libraries():
+        cut_symbols(path)
     link_copies()
     link_openmp()
     # Of files that never change, byte-code need not be held against its source.
@@ -53,13 +63,43 @@ def main() -> int:
     return 0
 
 
+def libraries() -> Iterator[Path]:
+    """Yield shared libraries and extension modules."""
+    for path in sorted({*SITE.rglob("*.so"), *SITE.rglob("*.so.*")}):
+        if path.is_file() and not path.is_symlink():
+            yield path
+
+
+def cut_symbols(path: Path) -> None:
+    """Cut from a library what follows all that is ever loaded: symbols for debuggers, and the table of sections.
+
+    `strip` would do so; of it an image would need a compiler's tools. Names of exported functions stay.
+    """
+    with path.open("r+b") as file:
+        head = file.read(64)
+        if head[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
+            return
+        (table,) = struct.unpack_from("<Q", head, 32)
+        entry, count = struct.unpack_from("<HH", head, 54)
+        end = table + entry * count
+        file.seek(table)
+        for segment in struct.iter_unpack(f"<8xQ16xQ{entry - 40}x", file.read(entry * count)):
+            end = max(end, sum(segment))
+        file.seek(40)
+        file.write(bytes(8))  # where sections are listed
+        file.seek(60)
+        file.write(bytes(4))  # how many there are, and which has their names
+        file.truncate(end)
+
+
 def link_copies() -> None:
-    """Make one of the same library under several names, which wheels cannot link."""
-    for path in [*SITE.rglob("*.so"), *SITE.rglob("*.so.*")]:
-        for longer in path.parent.glob(f"{path.name}.*"):
-            if not path.is_symlink() and not longer.is_symlink() and path.read_bytes() == longer.read_bytes():
-                path.unlink()
-                path.symlink_to(longer.name)
+    """Make one of libraries that are the same, which wheels cannot link."""
+    kept: dict[bytes, Path] = {}
+    for path in libraries():
+        first = kept.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
+        if first != path:
+            path.unlink()
+            path.symlink_to(os.path.relpath(first, path.parent))
 
 
 def link_openmp() -> None:
