@@ -41,7 +41,13 @@ def resolved(text: str, values: dict[str, str]) -> str:
 def cloudbuild(**given: str) -> list[Step]:
     """Return the steps of cloudbuild.yaml in an order in which each comes after those that it waits for."""
     definition = read("cloudbuild.yaml")
-    values = {"PROJECT_ID": "project", "COMMIT_SHA": "0" * 40, **definition["substitutions"], **given}
+    values = {
+        "PROJECT_ID": "project",
+        "COMMIT_SHA": "0" * 40,
+        "BRANCH_NAME": "main",
+        **definition["substitutions"],
+        **given,
+    }
     steps = []
     for step in definition["steps"]:
         words = tuple(resolved(word, values) for word in (step["entrypoint"], *step["args"]))

@@ -47,7 +47,7 @@ def published(steps: list[ci.Step]) -> list[str]:
         if words[0] == "penstock" and "--registry" in words:
             at = words.index("--registry")
             del words[at : at + 2]
-        if words[0].endswith(".ci/upload"):
+        if words[0].startswith(".ci/"):
             words = words[:2]
         line = " ".join(words)
         if words[0] not in ci.ELSEWHERE and line not in ("make setup", *found):
@@ -57,8 +57,11 @@ def published(steps: list[ci.Step]) -> list[str]:
 
 def test_the_three_run_the_same_commands_in_the_same_order():
     github = [step for step in STEPS["github"] if not step.name.startswith("images:")]
-    assert published(STEPS["cloudbuild"]) == published(github) == published(STEPS["azure"])
+    assert published(STEPS["cloudbuild"]) == published(github)
+    # What Azure DevOps publishes for is not Vertex AI.
+    assert published(STEPS["azure"]) == published(github)[:-1]
     assert published(github)[0] == "make check"
+    assert published(github)[-1] == ".ci/submit compiled"
 
 
 @pytest.mark.parametrize("path", DEFINITIONS)

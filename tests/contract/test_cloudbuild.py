@@ -17,7 +17,7 @@ from tests.contract.test_upload import repository  # noqa: F401  a fixture
 
 DEFINITION = ci.read("cloudbuild.yaml")
 ENVIRONMENTS = {path.parent.name for path in ROOT.glob("containers/*/requirements.lock")}
-GIVEN_BY_CLOUD_BUILD = {"PROJECT_ID", "COMMIT_SHA"}
+GIVEN_BY_CLOUD_BUILD = {"PROJECT_ID", "COMMIT_SHA", "BRANCH_NAME"}
 
 
 def seconds(text: str) -> int:
@@ -35,6 +35,13 @@ def test_every_substitution_is_used_and_every_one_used_has_a_value():
 def test_substitutions_resolve_to_the_places_of_the_project():
     words = {step.name: step.words for step in ci.cloudbuild(PROJECT_ID="acme", _REGION="us-east1", COMMIT_SHA="abc")}
     assert words["push"][-1] == "us-east1-docker.pkg.dev/acme/penstock"
+    assert words["submit"][1:6] == ("compiled", "abc", "main", "main", "tabular_training")
+    assert words["submit"][6:] == (
+        "--project=acme",
+        "--location=us-east1",
+        "--pipeline-root=gs://acme-penstock/runs",
+        "--service-account=penstock-pipelines@acme.iam.gserviceaccount.com",
+    )
     assert words["upload"][1:] == ("compiled", "abc", "https://us-east1-kfp.pkg.dev/acme/penstock-specs")
 
 
