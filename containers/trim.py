@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import struct
 import sys
@@ -55,12 +56,20 @@ def main() -> int:
         cut_symbols(path)
     link_copies()
     link_openmp()
-    # Of files that never change, byte-code need not be held against its source.
-    compile_dir(SITE, quiet=2, workers=0, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+    compile_all(SITE)
+    # Python's official images have none of the standard library, which every task would compile anew.
+    compile_all(
+        Path(sysconfig.get_path("stdlib")), besides=re.compile("/(dist-packages|ensurepip|idlelib|site-packages|test)/")
+    )
     print(f"installed {before / 1e6:.0f} MB, kept {size(SITE) / 1e6:.0f} MB with byte-code, of which:")
     for path in sorted(SITE.iterdir(), key=size, reverse=True)[:20]:
         print(f"{size(path) / 1e6:8.1f} MB  {path.name}")
     return 0
+
+
+def compile_all(folder: Path, besides: re.Pattern[str] | None = None) -> None:
+    """Write byte-code where there is none; of files that never change, it need not be held against its source."""
+    compile_dir(folder, rx=besides, quiet=2, workers=0, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
 
 
 def libraries() -> Iterator[Path]:

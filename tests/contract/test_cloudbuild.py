@@ -13,7 +13,7 @@ import yaml
 from penstock.compile import rewrites
 from tests.contract import ci
 from tests.contract.ci import ROOT
-from tests.contract.test_upload import repository  # noqa: F401  a fixture
+from tests.contract.test_upload import program, repository  # noqa: F401  a fixture
 
 DEFINITION = ci.read("cloudbuild.yaml")
 ENVIRONMENTS = {path.parent.name for path in ROOT.glob("containers/*/requirements.lock")}
@@ -87,6 +87,7 @@ def test_the_steps_run_in_order_against_a_registry_on_this_machine(tmp_path, reg
     # Not what a test session sets for itself, and of the tests in `make check` a few: these run inside of them.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTEST"))}
     inherited |= {"ARGS": "tests/contract/test_layers.py", "PATH": repository.path}
+    program(tmp_path / "programs" / "penstock", f'echo "$@" >> {tmp_path}/submitted')  # what submits, without a cloud
     for step in ci.cloudbuild(
         COMMIT_SHA=commit, _REGISTRY=f"{registry}/penstock", _SPECS=f"{repository.url}/acme/penstock-specs"
     ):
@@ -102,6 +103,8 @@ def test_the_steps_run_in_order_against_a_registry_on_this_machine(tmp_path, reg
         name, digest = re.fullmatch(rf"{registry}/(\S+)@(sha256:[0-9a-f]{{64}})", image).groups()
         assert answers(f"http://{registry}/v2/{name}/manifests/{digest}"), f"{image} is not in the registry"
     assert repository.uploads == [(commit, spec) for spec in specs]
+    (submitted,) = (tmp_path / "submitted").read_text().splitlines()
+    assert submitted.startswith(f"submit compiled/tabular_training.yaml --target vertex --idempotency-key {commit} ")
     boms = [json.loads(path.read_text()) for path in (workspace / "dist").glob("*.cdx.json")]
     assert images <= set(re.findall(r"oci://([^\"]+)", json.dumps(boms))), "the lists name images as specs do"
     assert {bom["metadata"]["component"]["name"] for bom in boms} == {
