@@ -333,10 +333,9 @@ class Engine:
 
     def _build(self, environment: Environment, name: str, dependencies: str, registry: str) -> None:
         if dependencies:
-            if self._inspect(dependencies) is None:
-                self._fetch(environment, dependencies, registry)
-            # Of layers that were fetched the engine knows only when it is told to look at them.
-            self._make(environment, dependencies, dependencies, _DEPENDENCIES)
+            there = self._inspect(dependencies) is not None or self._fetch(environment, dependencies, registry)
+            # Layers that were fetched the engine uses only when it is told to, and then it uses no others.
+            self._make(environment, dependencies, dependencies if there else "", _DEPENDENCIES)
         self._make(environment, name, dependencies)
 
     def _make(self, environment: Environment, name: str, cache: str, stage: str = "") -> None:

@@ -122,7 +122,7 @@ def _rebuild(engine: images.Engine, scratch: Path) -> dict:
     assert seconds is not None
     for each in made:
         with contextlib.suppress(subprocess.CalledProcessError):
-            _docker("image", "rm", "--force", each.name, each.environment.image)
+            _docker("image", "rm", "--force", each.name, each.environment.image, each.dependencies)
     return _row("a rebuild of the image after a change of our code", seconds, "under 20 s", seconds < 20)
 
 
