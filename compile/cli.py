@@ -465,7 +465,8 @@ def build_images(
     """Build the images whose inputs have changed.
 
     The tag of an image is a hash of its Dockerfile, lock, code and base image. What is here, or at the registry, under
-    that tag is not built again. PROJECT/NAME:VERSION, as specs have it, is a tag of the same image on this machine.
+    that tag is not built again, nor are dependencies that have not changed. PROJECT/NAME:VERSION, as specs have it, is
+    a tag of the same image on this machine.
 
     \b
     Example: penstock images build tabular --smoke
@@ -502,6 +503,8 @@ def smoke_images(names: tuple[str, ...], registry: str, context: Path, base: str
 @_json
 def push_images(names: tuple[str, ...], registry: str, context: Path, base: str, as_json: bool) -> None:
     """Push images, and write the digests that the registry answers to containers/digests.json.
+
+    The images of their dependencies go with them, for machines that build for the first time.
 
     \b
     Example: penstock images push --registry europe-docker.pkg.dev/my-project/penstock
