@@ -24,8 +24,9 @@ import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -108,7 +109,7 @@ class Environment:
 
     @cached_property
     def inputs_of_dependencies(self) -> str:
-        """SHA-256 of the Dockerfile to the end of its stage `dependencies` and of the files named there; "" without it.
+        """SHA-256 of the Dockerfile to the end of its stage `dependencies` and of files named there; "" without one.
 
         An input that it misses costs time, no more: an engine takes from a cache only what it would have made.
 
@@ -120,7 +121,7 @@ class Environment:
         if not (stage := _STAGE.search(text)):
             return ""
         recipe = text[: stage.end()].replace("${ENVIRONMENT}", self.name).split()
-        return _hashed([recipe, *self._seen(name for name in self.files if name in recipe)])
+        return _hashed([recipe, *self._seen(name for name in self.files if _is_named(name, recipe))])
 
     def tag(self, base: str) -> str:
         """Return the tag of its image made from a base image, given by its id."""
@@ -332,13 +333,16 @@ class Engine:
             os.close(lock)
 
     def _build(self, environment: Environment, name: str, dependencies: str, registry: str) -> None:
-        if dependencies:
-            there = self._inspect(dependencies) is not None or self._fetch(environment, dependencies, registry)
-            # Layers that were fetched the engine uses only when it is told to, and then it uses no others.
-            self._make(environment, dependencies, dependencies if there else "", _DEPENDENCIES)
-        self._make(environment, name, dependencies)
+        # Layers that were fetched the engine uses only when it is told to, and then none of what it has built itself:
+        # what has this name here was built here.
+        cache = ""
+        if dependencies and self._inspect(dependencies) is None:
+            cache = self._look(environment, dependencies, registry)
+            if not cache:
+                self._make(environment, dependencies, stage=_DEPENDENCIES)
+        self._make(environment, name, cache)
 
-    def _make(self, environment: Environment, name: str, cache: str, stage: str = "") -> None:
+    def _make(self, environment: Environment, name: str, cache: str = "", stage: str = "") -> None:
         """Build an image from what a stage, else the last one, makes; leave the log where that fails."""
         context = environment.context
         title = f"{environment.name}: {stage}" if stage else environment.name
@@ -398,15 +402,21 @@ class Engine:
         return ""
 
     def _fetch(self, environment: Environment, name: str, registry: str) -> bool:
-        if not registry:
-            return False
-        repository, tag = _at(registry, environment), name.rpartition(":")[2]
-        if problem := self._pull(f"{repository}:{tag}"):
-            self._tell(f"{environment.name}: cannot be had there: {problem}")
+        if not (there := self._look(environment, name, registry)):
             return False
         with _refusals(f"{name}: cannot be named"):
-            self._client.tag(f"{repository}:{tag}", environment.repository, tag)
+            self._client.tag(there, environment.repository, name.rpartition(":")[2])
         return True
+
+    def _look(self, environment: Environment, name: str, registry: str) -> str:
+        """Fetch what a registry has for an image of this machine, and return its name there; "" if it has none."""
+        if not registry:
+            return ""
+        there = f"{_at(registry, environment)}:{name.rpartition(':')[2]}"
+        if problem := self._pull(there):
+            self._tell(f"{environment.name}: cannot be had there: {problem}")
+            return ""
+        return there
 
     def _pull(self, name: str) -> str:
         """Fetch an image; return why it cannot be had, or nothing."""
@@ -619,6 +629,12 @@ def _seen(path: Path, name: str) -> list[str]:
         return [name, "link", os.readlink(path)]
     kind = "program" if path.stat().st_mode & 0o100 else "file"
     return [name, kind, hashlib.sha256(path.read_bytes()).hexdigest()]
+
+
+def _is_named(file: str, words: Iterable[str]) -> bool:
+    """Return whether a file, or a folder that it is in, is named by words, which may be patterns."""
+    paths = [file, *(str(folder) for folder in PurePosixPath(file).parents)][:-1]
+    return any(fnmatch(path, word) for path in paths for word in words)
 
 
 def _is_folder(path: Path) -> bool:
