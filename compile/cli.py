@@ -207,6 +207,30 @@ def compile_(
 
 
 @penstock.command()
+@click.argument("path", metavar="SPEC", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write there, not to stdout."
+)
+def slim(path: Path, output: Path | None) -> None:
+    """Make a compiled spec smaller: what is in it more than once is in it once.
+
+    The slimmed spec means the same everywhere, and names of tasks stay. Says on stderr how many bytes it was and is.
+    What `penstock compile` writes is slim already.
+
+    \b
+    Example: penstock slim theirs.yaml --output slim.yaml
+    """
+    from penstock.compile import documents, sharing
+    from penstock.compile._cli import output as terminal
+
+    before = documents.text_of(path)
+    after = sharing.slim(before, str(path))
+    sizes = [len(text.encode()) for text in (before, after)]
+    terminal.write(after, output)
+    click.echo(f"{path}: {sizes[0]:,} bytes, slimmed to {sizes[1]:,}", err=True)
+
+
+@penstock.command()
 @click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", required=False, shell_complete=_names)
 @click.option(
     "-p",

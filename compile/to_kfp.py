@@ -11,12 +11,10 @@ import contextlib
 import hashlib
 import importlib.util
 import io
-import os
 import re
 import struct
 import sys
 import tarfile
-import tempfile
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,6 +28,8 @@ from kfp.dsl.base_component import BaseComponent
 
 from penstock.compile.catalog import python_function
 from penstock.compile.errors import PenstockError
+from penstock.compile.sharing import share
+from penstock.compile.whole_files import write_text
 from penstock.compile.yaml_writer import printable, to_yaml
 
 _ARCHIVE = re.compile(r"(?<=__KFP_EMBEDDED_ARCHIVE_B64 = ')[A-Za-z0-9+/=]+(?=')")
@@ -54,22 +54,11 @@ class CompiledSpec:
 
     def write(self, path: Path) -> None:
         """Write the text to `path`, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with open(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(self.text)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(unfinished, 0o666 & ~umask)
-            os.replace(unfinished, path)
-        except BaseException:
-            Path(unfinished).unlink(missing_ok=True)
-            raise
+        write_text(path, self.text)
 
 
 def compiled(function: Any, rewrite: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> CompiledSpec:
-    """Return the spec of a pipeline, or of a component as a pipeline of one task.
+    """Return the spec of a pipeline, or of a component as a pipeline of one task; what is the same in it is there once.
 
     Args:
         function: What `@dsl.pipeline`, `@dsl.component`, `@dsl.container_component` or `kfp.components.load_…` gave.
@@ -78,11 +67,9 @@ def compiled(function: Any, rewrite: Callable[[dict[str, Any]], dict[str, Any]] 
     spec = json_format.MessageToDict(function.pipeline_spec)
     if rewrite:
         spec = rewrite(spec)
-    documents = [_with_settled_archives(spec)]
-    if function.platform_spec.platforms:
-        documents.append(json_format.MessageToDict(function.platform_spec))
+    found = share(_with_settled_archives(spec), json_format.MessageToDict(function.platform_spec))
     name = spec["pipelineInfo"]["name"]
-    text = _heading(name, function.description or "") + "---\n".join(to_yaml(document) for document in documents)
+    text = _heading(name, function.description or "") + "---\n".join(to_yaml(each) for each in found if each)
     return CompiledSpec(name, text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -12,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.compile.catalog import Entry
+from penstock.compile.errors import PenstockError
 from penstock.compile.ports import Description, Port, shown
+from penstock.compile.whole_files import write_text
 
 # Wide enough that nothing is folded or cut where a program reads.
 _UNFOLDED = 10_000
@@ -28,6 +31,21 @@ def console(stream: TextIO | None = None, *, folded: bool = True) -> Console:
 def print_json(value: Any) -> None:
     """Print `value` as JSON."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write(text: str, path: Path | None) -> None:
+    """Write `text` to a file, whole or not at all; to stdout where there is none.
+
+    Raises:
+        PenstockError: The file cannot be written.
+    """
+    if path is None:
+        sys.stdout.write(text)
+        return
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise PenstockError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:

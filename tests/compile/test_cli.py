@@ -24,7 +24,7 @@ from penstock.compile.cli import penstock
 USER = Path(__file__).parent / "user"
 STEPS = USER / "steps.py"
 COMMAND = [sys.executable, "-m", "penstock.compile.cli"]
-COMMANDS = ["list", "describe", "compile", "run", "sample", "docs"]
+COMMANDS = ["list", "describe", "compile", "slim", "run", "sample", "docs"]
 
 
 def call(*arguments: str) -> Result:
@@ -48,6 +48,21 @@ def test_help_of_every_command_has_an_example(command: str) -> None:
     result = call(command, "--help")
     assert result.exit_code == 0
     assert re.search(rf"Examples?: penstock {command}", result.output)
+
+
+def test_slim_writes_the_spec_and_says_what_it_came_to(tmp_path: Path) -> None:
+    from kfp import compiler
+
+    from tests.compile.test_sharing import several
+
+    whole, slim = tmp_path / "whole.yaml", tmp_path / "slim.yaml"
+    compiler.Compiler().compile(several, str(whole))
+    result = call("slim", whole, "--output", slim)
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert result.stderr == f"{whole}: {whole.stat().st_size:,} bytes, slimmed to {slim.stat().st_size:,}\n"
+    assert call("slim", slim).stdout == slim.read_text()
+    assert call("slim", slim, "--output", tmp_path).exit_code == 2
 
 
 def test_help_imports_nothing_that_takes_time() -> None:

@@ -18,6 +18,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from penstock.compile import catalog
 from penstock.compile.errors import PenstockError
+from penstock.compile.sharing import share
 from penstock.compile.to_kfp import compiled, load_function
 
 USER = Path(__file__).parent / "user"
@@ -125,8 +126,9 @@ def test_means_what_kfp_writes(entry: catalog.Entry, tmp_path: Path) -> None:
 def test_specs_of_users_mean_what_kfp_writes(name: str) -> None:
     function = load_function(f"{USER / 'features.py'}:{name}")
     documents = list(yaml.safe_load_all(compiled(function).text))
-    assert documents[0] == json_format.MessageToDict(function.pipeline_spec)
-    assert documents[1:] == ([json_format.MessageToDict(function.platform_spec)] if name == "with_platform" else [])
+    kfps = share(json_format.MessageToDict(function.pipeline_spec), json_format.MessageToDict(function.platform_spec))
+    assert documents == [document for document in kfps if document]
+    assert len(documents) == (2 if name == "with_platform" else 1)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
