@@ -206,6 +206,35 @@ def compile_(
             click.echo(f"{spec.sha256}  {path}")
 
 
+@penstock.command("diff")
+@click.argument("old", metavar="OLD", shell_complete=_names)
+@click.argument("new", metavar="NEW", shell_complete=_names)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "json"]),
+    default="text",
+    show_default=True,
+    help="For a terminal, a comment on a pull request, or a program.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
+@click.option("--breaking", is_flag=True, help="Exit with 0 unless a change is breaking.")
+def diff(old: str, new: str, form: str, as_json: bool, breaking: bool) -> None:
+    """Say what changed between two pipelines: NAME, FILE.py:function or SPEC.yaml each.
+
+    A change is breaking where a caller or schedule that gives what it gave before fails, or a reader of outputs does.
+    Exits with 0 where both mean the same, 1 where no change is breaking, 3 where one is; with 2 where one of them
+    cannot be read.
+
+    \b
+    Examples: penstock diff specs/tabular_training.yaml tabular_training
+              penstock diff old.yaml new.yaml --format markdown --breaking
+    """
+    from penstock.compile._cli.diffing import diff_and_show
+
+    sys.exit(diff_and_show(old, new, "json" if as_json else form, breaking))
+
+
 @penstock.command()
 @click.argument("path", metavar="SPEC", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(

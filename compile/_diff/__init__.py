@@ -1,0 +1,1 @@
+"""Parts of `diff`: which tasks are the same, where inputs come from, what a component does differently."""
