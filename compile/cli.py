@@ -99,12 +99,25 @@ def list_(as_json: bool) -> None:
 @penstock.command()
 @click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", shell_complete=_names)
 @_json
-def describe(what: str, as_json: bool) -> None:
-    """Show what a component or pipeline takes and gives.
+@click.option(
+    "--draw",
+    type=click.Choice(["mermaid", "svg"]),
+    help="Draw its tasks instead: as text of Mermaid, which pages on GitHub and GitLab draw, or as an SVG file.",
+)
+@click.option(
+    "--output", "path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the drawing there."
+)
+def describe(what: str, as_json: bool, draw: str | None, path: Path | None) -> None:
+    """Show what a component or pipeline takes and gives, or draw its tasks.
 
     \b
-    Example: penstock describe train
+    Examples: penstock describe train
+              penstock describe tabular_training --draw svg --output graph.svg
     """
+    if as_json and draw:
+        raise click.UsageError("a drawing is no JSON: leave out --json, or --draw")
+    if path and not draw:
+        raise click.UsageError("--output is for drawings: give --draw, or leave it out")
     import dataclasses
 
     from penstock.compile import ports
@@ -112,6 +125,12 @@ def describe(what: str, as_json: bool) -> None:
     from penstock.compile._cli.sources import find_source
 
     source = find_source(what)
+    if draw:
+        from penstock.compile import from_kfp, sketch
+
+        pipeline = from_kfp.parse(source.text(), what)
+        output.write(sketch.svg(pipeline) if draw == "svg" else sketch.mermaid(pipeline), path)
+        return
     description = ports.describe(source.spec(), source.function)
     if as_json:
         output.print_json({"package": source.package, **dataclasses.asdict(description)})

@@ -9,7 +9,7 @@ from penstock.compile import graph
 from penstock.compile._checks.secrets import is_secret
 from penstock.compile._diff import bodies
 from penstock.compile._diff.matching import pairs, stem
-from penstock.compile._diff.sources import Sources, words
+from penstock.compile.origins import Sources, words
 
 GROUPS = ("inputs and outputs", "tasks", "components", "settings")
 _NAMED = 3  # paths of tasks that share a change

@@ -38,6 +38,15 @@ class Source:
 
         return compiled(self.function, rewrite)
 
+    def text(self) -> str:
+        """Return the text of the compiled spec, which is compiled now where it is a function."""
+        if self.function is not None:
+            return self.compiled().text
+        from penstock.compile.documents import text_of
+
+        assert self.file is not None
+        return text_of(self.file)
+
     def spec(self) -> dict[str, Any]:
         """Return the PipelineSpec."""
         if self.function is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.compile import commands, graph, rewrites
 from penstock.compile._checks.secrets import is_secret
-from penstock.compile._diff.sources import shown
+from penstock.compile.origins import shown
 
 _MOST_LINES = 40  # of a difference of source
 
@@ -88,13 +88,8 @@ def _containers(old: graph.Container, new: graph.Container) -> Iterator[tuple[st
         if len(lines) > _MOST_LINES:
             shown_lines.append(f"… {len(lines) - _MOST_LINES} more lines")
         yield "its source changed", "\n".join(shown_lines)
-    installs = [set(commands.packages(commands.start_installs(each.command))) for each in (old, new)]
-    for sentence, names in (("installs", installs[1] - installs[0]), ("no longer installs", installs[0] - installs[1])):
-        if names:
-            yield f"{sentence} {', '.join(sorted(names))} when it starts", ""
-    if _command(old) != _command(new) and installs[0] == installs[1]:
-        lines = list(difflib.unified_diff(_command(old), _command(new), "old", "new", lineterm="", n=0))
-        yield "its command or arguments changed", "\n".join(_line(line) for line in lines[:_MOST_LINES])
+    if commands.without_source(old) != commands.without_source(new):
+        yield from _commands(old, new)
     for name in sorted({*old.env, *new.env}):
         if name not in old.env:
             yield f"environment variable {name} = {value(name, new.env[name])}: added", ""
@@ -108,6 +103,16 @@ def _containers(old: graph.Container, new: graph.Container) -> Iterator[tuple[st
             yield f"{name.replace('_', ' ')} is {now or 'none'}, was {was or 'none'}", ""
     if old.pre_cache_check != new.pre_cache_check:
         yield "its check before the cache is asked changed", ""
+
+
+def _commands(old: graph.Container, new: graph.Container) -> Iterator[tuple[str, str]]:
+    was, now = (set(commands.packages(commands.start_installs(each.command))) for each in (old, new))
+    for sentence, names in (("installs", now - was), ("no longer installs", was - now)):
+        if names:
+            yield f"{sentence} {', '.join(sorted(names))} when it starts", ""
+    if was == now:
+        lines = list(difflib.unified_diff(_command(old), _command(new), "old", "new", lineterm="", n=0))
+        yield "its command or arguments changed", "\n".join(_line(line) for line in lines[:_MOST_LINES])
 
 
 def _image(old: str, new: str) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from penstock.compile import graph
-from penstock.compile._diff.sources import Sources, joined
+from penstock.compile.origins import Sources, joined
 
 Alike = Callable[[graph.Task], str]
 

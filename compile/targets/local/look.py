@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.compile import drawing
 from penstock.compile.targets.local.record import State
 
 MARKS = {
@@ -13,7 +14,8 @@ MARKS = {
     State.CANCELLED: "■",
 }
 
-STYLE = """
+STYLE = (
+    """
 :root { color-scheme: light dark; --ink: #1c2430; --quiet: #5c6775; --line: #d9dee5; --paper: #fff; --soft: #f5f7f9;
   --group: #f8fafb; --link: #1f5fa8; --good: #2c7a3f; --bad: #b3261e; --busy: #2f6fb7; --odd: #8a6100; --off: #8a93a0; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --quiet: #9aa5b3; --line: #39424e; --paper: #14181d;
@@ -65,19 +67,14 @@ details details { margin-top: .5rem; } summary { cursor: pointer; } details deta
 .axis span::before { content: ""; position: absolute; left: 50%; top: -.35rem; height: .3rem; border-left: 1px solid
   var(--off); }
 .axis span:first-child { transform: none; } .axis span:first-child::before { left: 0; }
-svg { display: block; font: 13px system-ui, sans-serif; }
-svg text { fill: var(--ink); } svg .quiet { fill: var(--quiet); font-size: 11.5px; } svg .mark { fill: var(--state);
-  font-weight: 700; }
-svg .box { fill: var(--paper); stroke: var(--state); stroke-width: 1.5; }
-svg .group { fill: var(--group); stroke: var(--state); stroke-width: 1.2; }
-svg .SKIPPED > a > rect, svg .PENDING > a > rect { stroke-dasharray: 5 4; }
-svg .edge { fill: none; stroke: var(--off); stroke-width: 1.4; } svg .tip { fill: var(--off); }
-svg a:hover { text-decoration: none; } svg a:hover .box { fill: var(--soft); }
-svg a:focus-visible > rect { stroke-width: 3; }
-@media print { body { margin: 0; max-width: none; font-size: 11px; color-scheme: light; } .scroll { overflow: visible; }
+"""
+    + drawing.STYLE.lstrip("\n")
+    + """@media print { body { margin: 0; max-width: none; font-size: 11px; color-scheme: light; }
+  .scroll { overflow: visible; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } svg { max-width: 100%; height: auto; }
   details.task, tr { break-inside: avoid; } pre { max-height: none; } }
 """
+)
 
 
 def seconds_text(seconds: float | None) -> str:

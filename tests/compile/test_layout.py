@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.compile.targets.local.layout import Box, Layout, layout
+from penstock.compile.layout import Box, Layout, layout
 
 SIZE = (100.0, 40.0)
 
