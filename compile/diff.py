@@ -68,7 +68,7 @@ class _Comparison:
         old, new = self.old.inputs, self.new.inputs
         gone = [name for name in old if name not in new]
         came = [name for name in new if name not in old]
-        consumers = self.consumers(self.before, lambda path: path), self.consumers(self.after, self.named_before)
+        consumers = self.consumers(self.before), self.consumers(self.after)
         renamed: dict[str, str] = {}
         for name in came:
             port = bodies.port_of(new, name)
@@ -81,7 +81,7 @@ class _Comparison:
                     break
         return renamed
 
-    def consumers(self, sources: Sources, name: object) -> dict[str, set[tuple[str, str]]]:
+    def consumers(self, sources: Sources) -> dict[str, set[tuple[str, str]]]:
         found: dict[str, set[tuple[str, str]]] = {}
         for path, task in sources.tasks.items():
             if isinstance(task.component.body, graph.Dag):
