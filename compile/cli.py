@@ -170,6 +170,7 @@ def check_(what: tuple[str, ...], target: str | None, strict: bool, as_json: boo
     """
     from penstock.compile._cli.checking import check_and_show
 
+    _read_fast()
     sys.exit(check_and_show(what, target or "", strict, as_json))
 
 

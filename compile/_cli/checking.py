@@ -51,11 +51,7 @@ def _files(what: str) -> list[str]:
 
 
 def _findings(what: str, target: str) -> list[Finding]:
-    source = find_source(what)
-    if source.function is not None:
-        return check.check(source.compiled().text, target)
-    assert source.file is not None
-    return check.check_file(source.file, target)
+    return check.check(find_source(what).text(), target)
 
 
 def _show(found: dict[str, list[Finding]]) -> None:

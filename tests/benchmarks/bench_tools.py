@@ -35,6 +35,8 @@ def run(scratch: Path) -> list[dict]:
     changed.write_text(spec.read_text().replace("image: python:3.11", "image: python:3.12"))
     rows = [
         _timed("penstock --help", 0.3, "--help"),
+        _timed(f"check of {TASKS} tasks", 0.5, "check", spec),
+        _timed(f"check --target vertex of {TASKS} tasks", 0.5, "check", spec, "--target", "vertex"),
         _timed(f"describe of {TASKS} tasks", 1, "describe", spec),
         _timed(f"describe --draw svg of {TASKS} tasks", 1, "describe", spec, "--draw", "svg"),
         _timed(f"diff of {TASKS} tasks, each changed", 1, "diff", spec, changed, expected=1),
