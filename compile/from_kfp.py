@@ -39,6 +39,7 @@ CODES = Codes(
     ("unused-executor", Severity.WARNING, "An executor that no component names."),
 )
 
+_DEPLOYMENT = ("deploymentSpec", "deployment_spec")
 _TYPES = {kind.value: kind for kind in graph.Type}
 _GIVEN = sorted(set(_TYPES) - {graph.Type.UNSPECIFIED.value})
 _OLD_TYPES = {"INT": graph.Type.INTEGER, "DOUBLE": graph.Type.DOUBLE, "STRING": graph.Type.STRING}
@@ -138,13 +139,13 @@ class _Reader:
         for name in self.unwrapped.unknown:
             reason = f"{self.unwrapped.wrapper} has no field named {name!r}"
             self.found.append(documents.CODES.finding("unknown-field", "", reason, "take it out"))
-        spec = self.message("PipelineSpec", self.unwrapped.spec)
-        platforms = self.message("PlatformSpec", self.unwrapped.platforms, "the platform spec")
-        if spec is None or platforms is None:
-            return None
-        deployment = json_format.MessageToDict(spec.deployment_spec)
+        # To the message of a pipeline the executors are any JSON; they have a message of their own.
+        rest = {name: value for name, value in self.unwrapped.spec.items() if name not in _DEPLOYMENT}
+        deployment: Any = next((self.unwrapped.spec[name] for name in _DEPLOYMENT if name in self.unwrapped.spec), {})
+        spec = self.message("PipelineSpec", rest)
         executors = self.message("PipelineDeploymentConfig", deployment, "deploymentSpec")
-        if executors is None:
+        platforms = self.message("PlatformSpec", self.unwrapped.platforms, "the platform spec")
+        if spec is None or executors is None or platforms is None:
             return None
         self.spec, self.executors, self.platforms = spec, executors.executors, platforms.platforms
         if spec.schema_version not in SCHEMA_VERSIONS:
