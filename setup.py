@@ -12,6 +12,7 @@ FOLDERS = {
     "penstock.components": "components",
     "penstock.pipelines": "pipelines",
     "penstock.compile": "compile",
+    "penstock.testing": "compile/testing",
 }
 HERE = Path(__file__).parent
 
@@ -19,7 +20,10 @@ HERE = Path(__file__).parent
 def packages() -> list[str]:
     found = []
     for package, folder in FOLDERS.items():
-        found += [package, *(f"{package}.{name}" for name in find_packages(HERE / folder))]
+        # A folder that is mapped by itself is no part of the one around it.
+        inner = [os.path.relpath(each, folder) for each in FOLDERS.values() if each.startswith(f"{folder}/")]
+        exclude = [pattern for each in inner for pattern in (each, f"{each}.*")]
+        found += [package, *(f"{package}.{name}" for name in find_packages(HERE / folder, exclude=exclude))]
     return found
 
 

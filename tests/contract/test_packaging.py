@@ -1,6 +1,7 @@
 """The folders of the tree are the packages of the wheel."""
 
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("components", "pipelines", "compile")
+FOLDERS = {"components": "components", "pipelines": "pipelines", "compile/testing": "testing", "compile": "compile"}
+
+
+def packaged(name: str) -> str:
+    """Return where a file of the folders is in the package; the first folder that it lies in decides."""
+    folder = next(folder for folder in FOLDERS if name.startswith(f"{folder}/"))
+    return FOLDERS[folder] + name.removeprefix(folder)
 
 
 @pytest.mark.slow
@@ -22,12 +29,13 @@ def test_the_wheel_holds_every_file_of_the_folders_and_no_test(tmp_path):
     subprocess.run(build, check=True, capture_output=True)
     [wheel], [sdist] = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
     in_git = subprocess.run(["git", "ls-files", *FOLDERS], cwd=source, capture_output=True, text=True, check=True)
-    expected = {f"penstock/{name}" for name in in_git.stdout.splitlines() if not name.endswith(".md")}
+    files = [name for name in in_git.stdout.splitlines() if not name.endswith(".md")]
+    expected = {f"penstock/{packaged(name)}" for name in files}
     with zipfile.ZipFile(wheel) as archive:
         assert {name for name in archive.namelist() if ".dist-info/" not in name} == expected
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {name.removeprefix("penstock/") for name in expected} <= names
+    assert set(files) <= names
 
 
 @pytest.mark.slow
@@ -55,4 +63,12 @@ def test_the_editable_install_is_a_folder_of_links_that_type_checkers_follow():
     from penstock import components
 
     assert Path(components.__file__).resolve() == ROOT / "components" / "__init__.py"
-    assert {path.name for path in (ROOT / ".links" / "penstock").iterdir()} == set(FOLDERS)
+    assert {path.name for path in (ROOT / ".links" / "penstock").iterdir()} == set(FOLDERS.values())
+
+
+def test_a_folder_that_is_mapped_by_itself_is_one_package():
+    from penstock import testing
+
+    assert Path(testing.__file__).resolve() == ROOT / "compile" / "testing" / "__init__.py"
+    with pytest.raises(ImportError, match=r"this package is penstock\.testing"):
+        importlib.import_module("penstock.compile.testing")

@@ -1,0 +1,22 @@
+"""Tests pipelines without a cloud: stand-ins that the platforms' own clients talk to, and components run alone."""
+
+if __name__ != "penstock.testing":
+    raise ImportError(f"this package is penstock.testing, not {__name__}: import it so")
+
+from penstock.testing.faults import ALWAYS, Fault
+from penstock.testing.runs import Engine, Script
+from penstock.testing.server import Answer, ApiError, Request, Route, StandIn
+from penstock.testing.vertex import VertexStandIn
+
+__all__ = [
+    "ALWAYS",
+    "Answer",
+    "ApiError",
+    "Engine",
+    "Fault",
+    "Request",
+    "Route",
+    "Script",
+    "StandIn",
+    "VertexStandIn",
+]

@@ -1,0 +1,63 @@
+"""Points Google's client libraries at a stand-in, and back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from penstock.compile.errors import PenstockError
+from penstock.testing.vertex.storage import PROJECT_NUMBER
+
+if TYPE_CHECKING:
+    from penstock.testing.vertex.stand_in import VertexStandIn
+
+_POLL = 0.1  # seconds between two looks at a job, where the SDK takes five or more
+
+
+@contextlib.contextmanager
+def connected(stand_in: VertexStandIn, project: str, location: str) -> Iterator[None]:
+    """Point google-cloud-aiplatform and google-cloud-storage at a stand-in until the end of the block.
+
+    Raises:
+        PenstockError: the SDK is not installed.
+    """
+    try:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import aiplatform
+        from google.cloud.aiplatform import initializer, jobs, pipeline_jobs
+        from google.cloud.aiplatform.metadata import metadata
+        from google.cloud.aiplatform.utils import resource_manager_utils
+    except ImportError as error:
+        raise PenstockError(f"google-cloud-aiplatform is missing ({error}); pip install 'penstock[vertex]'") from error
+    config = initializer.global_config
+    before = dict(vars(config))
+    storage = {
+        "STORAGE_EMULATOR_HOST": stand_in.url,
+        "GOOGLE_CLOUD_PROJECT": project,
+        # Without it gcsfs asks the metadata server of a machine in the cloud for credentials.
+        "NO_GCE_CHECK": "true",
+    }
+    with (
+        mock.patch.dict("os.environ", storage),
+        # By which the SDK makes sure that a bucket is the project's own: a service that is not played here.
+        mock.patch.object(resource_manager_utils, "get_project_number", return_value=PROJECT_NUMBER),
+        mock.patch.object(resource_manager_utils, "get_project_id", return_value=project),
+        mock.patch.object(pipeline_jobs, "_JOB_WAIT_TIME", _POLL),
+        mock.patch.object(jobs, "_JOB_WAIT_TIME", _POLL),
+    ):
+        try:
+            aiplatform.init(
+                project=project,
+                location=location,
+                api_endpoint=stand_in.url,
+                api_transport="rest",
+                credentials=AnonymousCredentials(),
+                staging_bucket=f"gs://{project}-staging",
+            )
+            yield
+        finally:
+            metadata._experiment_tracker.reset()
+            vars(config).clear()
+            vars(config).update(before)
