@@ -4,6 +4,7 @@ if __name__ != "penstock.testing":
     raise ImportError(f"this package is penstock.testing, not {__name__}: import it so")
 
 from penstock.testing.faults import ALWAYS, Fault
+from penstock.testing.kubeflow import KubeflowStandIn
 from penstock.testing.runs import Engine, Script
 from penstock.testing.server import Answer, ApiError, Request, Route, StandIn
 from penstock.testing.vertex import VertexStandIn
@@ -14,6 +15,7 @@ __all__ = [
     "ApiError",
     "Engine",
     "Fault",
+    "KubeflowStandIn",
     "Request",
     "Route",
     "Script",

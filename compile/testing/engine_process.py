@@ -18,16 +18,12 @@ def main() -> int:
     """Run what stdin says; return 2 where it cannot start, with the reason as the last line of stderr."""
     wish: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_until_nobody_waits, daemon=True).start()
+    root, how = Path(wish["root"]), {name: wish[name] for name in ("jobs", "runner", "reuse")}
     try:
-        local.run(
-            Path(wish["spec"]),
-            wish["parameters"],
-            root=Path(wish["root"]),
-            jobs=wish["jobs"],
-            runner=wish["runner"],
-            reuse=wish["reuse"],
-            run_id=wish["run_id"],
-        )
+        if wish["again"]:
+            local.resume(wish["run_id"], root=root, **how)
+        else:
+            local.run(Path(wish["spec"]), wish["parameters"], root=root, run_id=wish["run_id"], **how)
     except PenstockError as error:
         print(error, file=sys.stderr)
         return 2

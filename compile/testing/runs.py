@@ -80,8 +80,8 @@ class Run(Protocol):
 class Play(Protocol):
     """A way of running things."""
 
-    def start(self, job: Job) -> Run:
-        """Start a run."""
+    def start(self, job: Job, *, again: bool = False) -> Run:
+        """Start a run, or one that has failed or was cancelled once more."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ class Engine:
     jobs: int = 2
     reuse: bool = True
 
-    def start(self, job: Job) -> Run:
-        """Start a run."""
-        return _EngineRun(job, self)
+    def start(self, job: Job, *, again: bool = False) -> Run:
+        """Start a run; again: its tasks that had succeeded are not run again."""
+        return _EngineRun(job, self, again)
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class Script:
         if not self.states.split():
             raise PenstockError("a script needs a state, for example Script('PENDING RUNNING SUCCEEDED')")
 
-    def start(self, job: Job) -> Run:
-        """Start a run."""
+    def start(self, job: Job, *, again: bool = False) -> Run:
+        """Start a run, always from the beginning of the script."""
         for path in self.tasks:
             if path not in (known := [path for path, _ in job.pipeline.walk()]):
                 raise PenstockError(f"the script names a task {path}; {job.pipeline.name} has {', '.join(known)}")
@@ -137,7 +137,7 @@ class Script:
 
 
 class _EngineRun:
-    def __init__(self, job: Job, engine: Engine) -> None:
+    def __init__(self, job: Job, engine: Engine, again: bool) -> None:
         self._asked = False
         self._last: Progress | None = None
         spec = job.folder / f"{job.id}.spec"
@@ -153,6 +153,7 @@ class _EngineRun:
             "runner": engine.runner,
             "reuse": engine.reuse,
             "run_id": job.id,
+            "again": again and (self._folder / "run.json").exists(),
         }
         with self._error.open("wb") as error:
             self._process = subprocess.Popen(
@@ -223,19 +224,23 @@ class _ScriptRun:
         self._job = job
         self._script = script
         self._states = [State(name) for name in script.states.split()]
-        self._polls = 0
+        self._told = -1
         self._cancelling: int | None = None
 
+    @property
+    def _state(self) -> State:
+        return self._states[max(self._told, 0)]
+
     def poll(self) -> Progress:
+        if self._cancelling is None:
+            self._told = min(self._told + 1, len(self._states) - 1)
         found = self.peek()
         if self._cancelling:
             self._cancelling -= 1
-        elif self._polls < len(self._states) - 1:
-            self._polls += 1
         return found
 
     def peek(self) -> Progress:
-        state = self._states[self._polls]
+        state = self._state
         if self._cancelling is not None:
             state = State.RUNNING if self._cancelling else State.CANCELLED
         ended = state in TERMINAL
@@ -252,7 +257,7 @@ class _ScriptRun:
         return TaskRecord(path, task.title or task.name, kind, before, state=own, error=error)
 
     def cancel(self) -> None:
-        if self._states[self._polls] not in TERMINAL and self._cancelling is None:
+        if self._state not in TERMINAL and self._cancelling is None:
             self._cancelling = self._script.cancelling
 
     def close(self) -> None:

@@ -18,8 +18,10 @@ DATA = {
 # The modules of penstock.testing that need a package beyond the standard library.
 CLIENTS = {
     "certificate.py": ("cryptography",),
-    "connection.py": ("google.auth", "google.cloud", "kfp"),
+    "connection.py": ("google.auth", "google.cloud"),
+    "pipelines.py": ("yaml",),
     "fixtures.py": ("pytest",),
+    "stand_in.py": ("kfp",),
     "storage.py": ("google_crc32c",),
 }
 

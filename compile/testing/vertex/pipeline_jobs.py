@@ -17,7 +17,8 @@ from penstock.compile.errors import PenstockError
 from penstock.compile.targets.local.record import State, TaskRecord
 from penstock.testing.runs import Job, Play, Progress, Run
 from penstock.testing.server import ApiError, Request, Route
-from penstock.testing.vertex.resources import ROOT, Collection, Operations, checked, now, parent
+from penstock.testing.times import now, stamp
+from penstock.testing.vertex.resources import ROOT, Collection, Operations, checked, parent
 
 _JOB = f"{ROOT}/pipelineJobs/{{job}}"
 _ID = re.compile(r"[a-z][-a-z0-9]{0,126}")
@@ -111,20 +112,20 @@ class PipelineJobs:
         _check_settings(given)
         if not job_id:
             name = re.sub(r"[^a-z0-9]+", "-", pipeline.name.lower()).strip("-")
-            stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d%H%M%S")
-            job_id = f"{name}-{stamp}-{secrets.token_hex(2)}"
+            time = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d%H%M%S")
+            job_id = f"{name}-{time}-{secrets.token_hex(2)}"
         if not _ID.fullmatch(job_id):
             raise ApiError(
                 400,
                 f"pipeline_job_id: {job_id!r} is not one: it begins with a lower-case letter, has lower-case letters, "
                 "digits and '-', and is shorter than 128 characters.",
             )
-        stamp = now()
+        created = now()
         resource = {
             **given,
             "name": f"{within}/pipelineJobs/{job_id}",
-            "createTime": stamp,
-            "updateTime": stamp,
+            "createTime": created,
+            "updateTime": created,
             "state": "PIPELINE_STATE_PENDING",
             "labels": {**given.get("labels", {}), "vertex-ai-pipelines-run-billing-id": secrets.token_hex(8)},
         }
@@ -281,9 +282,9 @@ class PipelineJobs:
             found["parentTaskId"] = str(ids[above])
         if task.started:
             begin = datetime.datetime.fromisoformat(task.started)
-            found["startTime"] = _stamp(begin)
+            found["startTime"] = stamp(begin)
             if task.seconds is not None:
-                found["endTime"] = _stamp(begin + datetime.timedelta(seconds=task.seconds))
+                found["endTime"] = stamp(begin + datetime.timedelta(seconds=task.seconds))
         if task.error:
             found["error"] = {"code": 9, "message": task.error}
         for way in ("inputs", "outputs"):
@@ -389,10 +390,6 @@ def _message(progress: Progress) -> str:
         return progress.error or "the job failed"
     names = ", ".join(failed)
     return f"The DAG failed because some tasks failed. The failed tasks are: [{names}].; {progress.error}"
-
-
-def _stamp(time: datetime.datetime) -> str:
-    return time.astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _uri(uri: str, progress: Progress) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import re
 import secrets
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from penstock.testing.server import ApiError, Request, Route
+from penstock.testing.times import now
 from penstock.testing.vertex.filters import Resource, camel, look_up, predicate
 
 ROOT = "/{version}/projects/{project}/locations/{location}"
@@ -24,11 +24,6 @@ _API = "google.cloud.aiplatform.v1"
 def parent(project: str, location: str) -> str:
     """Return the name of a location."""
     return f"projects/{project}/locations/{location}"
-
-
-def now() -> str:
-    """Return the time as Google's APIs write it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Collection:

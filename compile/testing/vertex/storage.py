@@ -13,7 +13,7 @@ from typing import Any
 
 from penstock.testing.multipart import parts
 from penstock.testing.server import Answer, ApiError, Request, Route
-from penstock.testing.vertex.resources import now
+from penstock.testing.times import now
 
 PROJECT_NUMBER = 123456789012
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
