@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from penstock.compile import from_kfp, graph
+from penstock.compile.documents import Loader
 from penstock.compile.errors import PenstockError
 from penstock.compile.yaml_writer import to_yaml
 from penstock.testing.kubeflow.lists import listed
@@ -207,7 +208,7 @@ def parsed(spec: bytes, name: str) -> graph.Pipeline:
 
 def documents(spec: bytes) -> dict[str, Any]:
     """Return a spec as the API shows it: alone, or with its platform spec beside it."""
-    found = [each for each in yaml.load_all(spec, Loader=from_kfp.Loader) if each is not None]
+    found = [each for each in yaml.load_all(spec, Loader=Loader) if each is not None]
     return found[0] if len(found) == 1 else {"pipeline_spec": found[0], "platform_spec": found[1]}
 
 

@@ -33,7 +33,7 @@ _NETWORK = re.compile(r"projects/\d+/global/networks/[^/]+")
 _ACCOUNT = re.compile(r"[^@\s]+@[^@\s]+")
 _MOST_AT_ONCE = 32  # jobs that one call may cancel or delete
 
-_TERMINAL = ("PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED", "PIPELINE_STATE_CANCELLED")
+TERMINAL = ("PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED", "PIPELINE_STATE_CANCELLED")
 _CODES = {State.FAILED: 9, State.CANCELLED: 1}  # google.rpc.Code
 
 
@@ -106,10 +106,7 @@ class PipelineJobs:
         Raises:
             ApiError: it is not one that Vertex AI takes.
         """
-        given = checked(body, "pipeline_job", _FIELDS, _OUTPUT_ONLY)
-        pipeline, spec = _pipeline(given)
-        values = self._values(within, given, pipeline)
-        _check_settings(given)
+        given, pipeline, spec, values = self._checked(within, body)
         if not job_id:
             name = re.sub(r"[^a-z0-9]+", "-", pipeline.name.lower()).strip("-")
             time = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d%H%M%S")
@@ -141,6 +138,14 @@ class PipelineJobs:
         self._started[resource["name"]] = _Started(run)
         return resource
 
+    def check(self, within: str, body: Mapping[str, Any]) -> None:
+        """Refuse a job that Vertex AI does not take, without creating it.
+
+        Raises:
+            ApiError: it is such a job.
+        """
+        self._checked(within, body)
+
     def cancel(self, name: str) -> None:
         """Begin to end a job.
 
@@ -148,7 +153,7 @@ class PipelineJobs:
             ApiError: there is none of that name, or it has ended.
         """
         resource = self._current(name, moving=False)
-        if resource["state"] in _TERMINAL:
+        if resource["state"] in TERMINAL:
             raise ApiError(400, f"The PipelineJob {name} is in state {resource['state']} and cannot be cancelled.")
         self._started[name].run.cancel()
         self._current(name, moving=False)
@@ -181,7 +186,7 @@ class PipelineJobs:
         names = _names(request)
         found = [self._current(name, moving=False) for name in names]
         for resource in found:
-            if resource["state"] not in _TERMINAL:
+            if resource["state"] not in TERMINAL:
                 self.cancel(resource["name"])
         answer = {"pipelineJobs": [self._current(name, moving=False) for name in names]}
         return self._operations.start(parent(project, location), answer, "BatchCancelPipelineJobsResponse")
@@ -192,12 +197,22 @@ class PipelineJobs:
 
     def _remove(self, name: str) -> dict[str, Any]:
         resource = self._current(name, moving=False)
-        if resource["state"] not in _TERMINAL:
+        if resource["state"] not in TERMINAL:
             raise ApiError(
                 400, f"The PipelineJob {name} is in state {resource['state']}; cancel it before deleting it."
             )
         self._started.pop(name).run.close()
         return self.kept.remove(name)
+
+    def _checked(
+        self, within: str, body: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], graph.Pipeline, bytes, dict[str, Any]]:
+        """Return a job as it was given, its pipeline, the bytes of its spec, and the values of all inputs."""
+        given = checked(body, "pipeline_job", _FIELDS, _OUTPUT_ONLY)
+        pipeline, spec = _pipeline(given)
+        values = self._values(within, given, pipeline)
+        _check_settings(given)
+        return given, pipeline, spec, values
 
     def _values(self, within: str, given: Mapping[str, Any], pipeline: graph.Pipeline) -> dict[str, Any]:
         """Return the values of all inputs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from penstock.testing.server import Route, StandIn
 from penstock.testing.vertex.metadata import Metadata
 from penstock.testing.vertex.pipeline_jobs import PipelineJobs
 from penstock.testing.vertex.resources import Operations
+from penstock.testing.vertex.schedules import Schedules
 from penstock.testing.vertex.storage import Storage
 
 _STATUS = {
@@ -40,6 +42,7 @@ class VertexStandIn(StandIn):
         self, play: Play | None = None, *, faults: Iterable[Fault] = (), tls: bool = False, port: int = 0
     ) -> None:
         self.play: Play = play or Engine()
+        self._ahead = datetime.timedelta()
         super().__init__(faults=faults, tls=tls, port=port)
 
     def routes(self) -> Sequence[Route]:
@@ -55,9 +58,11 @@ class VertexStandIn(StandIn):
             self.metadata.pipeline_contexts,
             self.metadata.pipeline_ended,
         )
+        self.schedules = Schedules(self.operations, self.pipeline_jobs, self.clock)
         return [
             *self.storage.routes(),
             *self.pipeline_jobs.routes(),
+            *self.schedules.routes(),
             *self.metadata.routes(),
             *self.operations.routes(),
         ]
@@ -65,6 +70,34 @@ class VertexStandIn(StandIn):
     def error_body(self, status: int, message: str) -> Any:
         """Return an error as Google's APIs tell it."""
         return {"error": {"code": status, "message": message, "status": _STATUS.get(status, "UNKNOWN")}}
+
+    def clock(self) -> datetime.datetime:
+        """Return the time by which schedules go: that of the machine, and what `advance` has added."""
+        return datetime.datetime.now(datetime.UTC) + self._ahead
+
+    def fire(self, schedule: str, at: datetime.datetime | None = None) -> str | None:
+        """Start the job that a schedule wants, and return its name; None where as many are at work as may be.
+
+        Args:
+            schedule: Its name or its id.
+            at: When it is due; now where it is not given.
+
+        Raises:
+            PenstockError: there is no such schedule, or it is not active.
+        """
+        with self.lock:
+            job = self.schedules.fire(schedule, at)
+        return str(job["name"]) if job else None
+
+    def advance(self, **time: float) -> list[str]:
+        """Let time pass for schedules, start what is due in it, and return the names of those jobs.
+
+        Args:
+            time: As for datetime.timedelta, for example hours=24.
+        """
+        with self.lock:
+            self._ahead += datetime.timedelta(**time)
+            return [str(job["name"]) for job in self.schedules.advance(self.clock())]
 
     def close(self) -> None:
         """End the server and all jobs."""
