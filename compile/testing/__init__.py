@@ -3,6 +3,7 @@
 if __name__ != "penstock.testing":
     raise ImportError(f"this package is penstock.testing, not {__name__}: import it so")
 
+from penstock.testing.component import Artifact, ComponentFailed, Outputs, run_component
 from penstock.testing.faults import ALWAYS, Fault
 from penstock.testing.kubeflow import KubeflowStandIn
 from penstock.testing.runs import Engine, Script
@@ -13,12 +14,16 @@ __all__ = [
     "ALWAYS",
     "Answer",
     "ApiError",
+    "Artifact",
+    "ComponentFailed",
     "Engine",
     "Fault",
     "KubeflowStandIn",
+    "Outputs",
     "Request",
     "Route",
     "Script",
     "StandIn",
     "VertexStandIn",
+    "run_component",
 ]

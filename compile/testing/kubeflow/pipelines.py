@@ -14,13 +14,14 @@ from typing import Any
 
 import yaml
 
-from penstock.compile import from_kfp, graph
+from penstock.compile import graph
 from penstock.compile.documents import Loader
 from penstock.compile.errors import PenstockError
 from penstock.compile.yaml_writer import to_yaml
 from penstock.testing.kubeflow.lists import listed
 from penstock.testing.multipart import parts
 from penstock.testing.server import ApiError, Request, Route
+from penstock.testing.specs import accepted
 from penstock.testing.times import now
 
 _ROOT = "/apis/v2beta1/pipelines"
@@ -201,7 +202,7 @@ def parsed(spec: bytes, name: str) -> graph.Pipeline:
         ApiError: they are not a whole, valid pipeline.
     """
     try:
-        return from_kfp.parse(spec.decode(), name)
+        return accepted(spec.decode(), name)
     except (UnicodeDecodeError, PenstockError) as error:
         raise ApiError(400, f"Invalid input error: {error}") from error
 

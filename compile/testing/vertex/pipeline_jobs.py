@@ -17,6 +17,7 @@ from penstock.compile.errors import PenstockError
 from penstock.compile.targets.local.record import State, TaskRecord
 from penstock.testing.runs import Job, Play, Progress, Run
 from penstock.testing.server import ApiError, Request, Route
+from penstock.testing.specs import accepted
 from penstock.testing.times import now, stamp
 from penstock.testing.vertex.resources import ROOT, Collection, Operations, checked, parent
 
@@ -349,7 +350,7 @@ def _pipeline(given: Mapping[str, Any]) -> tuple[graph.Pipeline, bytes]:
     if not isinstance(spec, Mapping) or not spec:
         raise ApiError(400, "pipeline_spec: is required.")
     try:
-        return from_kfp.parse(spec, "pipeline_spec"), json.dumps(spec).encode()
+        return accepted(spec, "pipeline_spec"), json.dumps(spec).encode()
     except PenstockError as error:
         raise ApiError(400, str(error)) from error
 
