@@ -1,0 +1,23 @@
+"""The examples of docs/testing.md are a project whose tests pass."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[3] / "docs" / "testing.md"
+
+
+@pytest.mark.slow
+def test_the_examples_are_a_project_whose_tests_pass(tmp_path):
+    pytest.importorskip("google.cloud.aiplatform")
+    files = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", DOCS.read_text(), re.DOTALL))
+    assert set(files) == {"shop.py", "conftest.py", "test_total.py", "test_shop.py"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "7 passed" in done.stdout
