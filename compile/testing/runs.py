@@ -219,19 +219,17 @@ class _EngineRun:
                 self._process.stdin.close()
 
 
-class _ScriptRun:
-    def __init__(self, job: Job, script: Script) -> None:
-        self._job = job
-        self._script = script
+class Steps:
+    """Where a script is."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
         self._states = [State(name) for name in script.states.split()]
         self._told = -1
         self._cancelling: int | None = None
 
-    @property
-    def _state(self) -> State:
-        return self._states[max(self._told, 0)]
-
-    def poll(self) -> Progress:
+    def poll(self) -> tuple[State, bool]:
+        """Return the next state, and whether it is cancelling."""
         if self._cancelling is None:
             self._told = min(self._told + 1, len(self._states) - 1)
         found = self.peek()
@@ -239,14 +237,40 @@ class _ScriptRun:
             self._cancelling -= 1
         return found
 
-    def peek(self) -> Progress:
-        state = self._state
+    def peek(self) -> tuple[State, bool]:
+        """Return the state that was told last."""
         if self._cancelling is not None:
-            state = State.RUNNING if self._cancelling else State.CANCELLED
+            return (State.RUNNING, True) if self._cancelling else (State.CANCELLED, False)
+        return self._states[max(self._told, 0)], False
+
+    def cancel(self) -> None:
+        """Begin to end, if it has not ended."""
+        if self._cancelling is None and self.peek()[0] not in TERMINAL:
+            self._cancelling = self.script.cancelling
+
+
+class _ScriptRun:
+    def __init__(self, job: Job, script: Script) -> None:
+        self._job = job
+        self._script = script
+        self._steps = Steps(script)
+
+    def poll(self) -> Progress:
+        return self._progress(*self._steps.poll())
+
+    def peek(self) -> Progress:
+        return self._progress(*self._steps.peek())
+
+    def cancel(self) -> None:
+        self._steps.cancel()
+
+    close = cancel
+
+    def _progress(self, state: State, cancelling: bool) -> Progress:
         ended = state in TERMINAL
         error = self._script.error if state is State.FAILED else ""
         tasks = tuple(self._task(path, task, state, ended) for path, task in self._job.pipeline.walk())
-        return Progress(state, tasks, error=error, cancelling=bool(self._cancelling))
+        return Progress(state, tasks, error=error, cancelling=cancelling)
 
     def _task(self, path: str, task: graph.Task, state: State, ended: bool) -> TaskRecord:
         own = State(self._script.tasks[path]) if ended and path in self._script.tasks else state
@@ -255,10 +279,3 @@ class _ScriptRun:
         parent, _, _ = path.rpartition(".")
         before = tuple(f"{parent}.{name}" if parent else name for name in task.depends_on)
         return TaskRecord(path, task.title or task.name, kind, before, state=own, error=error)
-
-    def cancel(self) -> None:
-        if self._state not in TERMINAL and self._cancelling is None:
-            self._cancelling = self._script.cancelling
-
-    def close(self) -> None:
-        self.cancel()

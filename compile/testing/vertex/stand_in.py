@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from penstock.testing.faults import Fault
-from penstock.testing.runs import Engine, Play
+from penstock.testing.runs import Engine, Play, Script
 from penstock.testing.server import Route, StandIn
+from penstock.testing.vertex.jobs import Jobs
 from penstock.testing.vertex.metadata import Metadata
+from penstock.testing.vertex.models import Endpoints, Models
 from penstock.testing.vertex.pipeline_jobs import PipelineJobs
 from penstock.testing.vertex.resources import Operations
 from penstock.testing.vertex.schedules import Schedules
@@ -36,12 +38,15 @@ class VertexStandIn(StandIn):
     Attributes:
         operations: `operations.polls` is how often a client has to ask before a long-running operation is done.
         storage: The buckets.
+        endpoints: `endpoints.predict` is a function that stands for the models.
+        job_script: How the state of custom jobs, batch predictions and tuning jobs goes, whose containers are not run.
     """
 
     def __init__(
         self, play: Play | None = None, *, faults: Iterable[Fault] = (), tls: bool = False, port: int = 0
     ) -> None:
         self.play: Play = play or Engine()
+        self.job_script = Script()
         self._ahead = datetime.timedelta()
         super().__init__(faults=faults, tls=tls, port=port)
 
@@ -58,11 +63,17 @@ class VertexStandIn(StandIn):
             self.metadata.pipeline_contexts,
             self.metadata.pipeline_ended,
         )
+        self.models = Models(self.operations)
+        self.endpoints = Endpoints(self.operations, self.models)
+        self.jobs = Jobs(self.operations, lambda: self.job_script, self.models, self.endpoints, self.storage)
         self.schedules = Schedules(self.operations, self.pipeline_jobs, self.clock)
         return [
             *self.storage.routes(),
             *self.pipeline_jobs.routes(),
             *self.schedules.routes(),
+            *self.models.routes(),
+            *self.endpoints.routes(),
+            *self.jobs.routes(),
             *self.metadata.routes(),
             *self.operations.routes(),
         ]

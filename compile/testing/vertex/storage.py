@@ -190,6 +190,8 @@ class Storage:
 
     def _upload(self, request: Request, bucket: str) -> Any:
         kind, query = request.query.get("uploadType", "media"), request.query
+        if "upload_id" in query:  # gcsfs posts where others put
+            return self._upload_more(request, bucket)
         if kind == "multipart":
             about, data = parts(request.headers.get("content-type", ""), request.content)
             given = json.loads(about.content)

@@ -1,11 +1,14 @@
 """What tests of the stand-ins share."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kfp import dsl
 
 from penstock.compile.to_kfp import compiled as compiled_by_us
+from penstock.testing import Script, VertexStandIn
 
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
@@ -60,3 +63,22 @@ def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         compiled_by_us(pipeline).write(folder / f"{name}.yaml")
         paths[name] = str(folder / f"{name}.yaml")
     return paths
+
+
+@pytest.fixture(scope="session")
+def aiplatform() -> Any:
+    """The Vertex AI SDK, imported when the first test asks for it: that takes two seconds."""
+    return pytest.importorskip("google.cloud.aiplatform")
+
+
+@pytest.fixture(scope="session")
+def exceptions() -> Any:
+    """What the SDK raises."""
+    return pytest.importorskip("google.api_core.exceptions")
+
+
+@pytest.fixture
+def vertex(aiplatform: Any) -> Iterator[VertexStandIn]:
+    """A stand-in of Vertex AI that the SDK talks to; jobs succeed without running."""
+    with VertexStandIn(Script()) as stand_in, stand_in.connected():
+        yield stand_in

@@ -11,20 +11,12 @@ import yaml
 
 from penstock.testing import ALWAYS, Engine, Fault, Script, VertexStandIn
 
-pytestmark = pytest.mark.xdist_group("vertex")
-exceptions = pytest.importorskip("google.api_core.exceptions")
-aiplatform = pytest.importorskip("google.cloud.aiplatform")
-
 STATE = "PIPELINE_STATE_"
 
 
-@pytest.fixture
-def vertex():
-    with VertexStandIn(Script()) as stand_in, stand_in.connected():
-        yield stand_in
-
-
 def job(specs, name="doubling", **settings):
+    from google.cloud import aiplatform
+
     return aiplatform.PipelineJob(display_name=name, template_path=specs[name], **settings)
 
 
@@ -65,7 +57,7 @@ def test_a_component_that_raises_fails_its_job_with_its_own_message(vertex, spec
     assert "no column tip" in failing.task_details[0].error.message
 
 
-def test_cancel_ends_what_runs(vertex, specs):
+def test_cancel_ends_what_runs(vertex, specs, exceptions):
     vertex.play = Engine()
     waiting = job(specs, "waiting")
     waiting.submit()
@@ -79,7 +71,7 @@ def test_cancel_ends_what_runs(vertex, specs):
         waiting.cancel()
 
 
-def test_closing_the_stand_in_ends_what_runs(specs, tmp_path):
+def test_closing_the_stand_in_ends_what_runs(specs, tmp_path, aiplatform):
     with VertexStandIn(Engine(root=tmp_path)) as stand_in, stand_in.connected():
         waiting = job(specs, "waiting", job_id="waiting-1")
         waiting.submit()
@@ -106,13 +98,13 @@ def test_a_scripted_cancel_takes_the_polls_it_is_given(vertex, specs):
     assert [scripted.state.name for _ in range(3)] == [f"{STATE}{n}" for n in ("CANCELLING", "CANCELLING", "CANCELLED")]
 
 
-def test_a_script_for_a_task_that_is_not_there_is_refused(vertex, specs):
+def test_a_script_for_a_task_that_is_not_there_is_refused(vertex, specs, exceptions):
     vertex.play = Script(tasks={"tripple": "FAILED"})
     with pytest.raises(exceptions.BadRequest, match="names a task tripple; doubling has double, describe"):
         job(specs).submit()
 
 
-def test_an_id_is_taken_once(vertex, specs):
+def test_an_id_is_taken_once(vertex, specs, aiplatform, exceptions):
     job(specs, job_id="once").submit()
     with pytest.raises(exceptions.Conflict):
         job(specs, job_id="once").submit()
@@ -135,14 +127,14 @@ def test_an_id_is_taken_once(vertex, specs):
         ('create_time<"2000-01-01T00:00:00Z"', []),
     ],
 )
-def test_lists_are_filtered_as_vertex_filters(vertex, specs, filter, expected):
+def test_lists_are_filtered_as_vertex_filters(vertex, specs, filter, expected, aiplatform):
     job(specs, job_id="first", labels={"team": "taxi", "step": "one"}).submit()
     job(specs, job_id="second", labels={"team": "taxi", "step": "two"}).submit()
     job(specs, job_id="third", labels={"step": "three"}).submit()
     assert [found.name for found in aiplatform.PipelineJob.list(filter=filter)] == expected
 
 
-def test_lists_come_in_pages_in_the_order_asked_for_and_as_small_as_asked_for(vertex, specs):
+def test_lists_come_in_pages_in_the_order_asked_for_and_as_small_as_asked_for(vertex, specs, aiplatform):
     for number in range(5):
         job(specs, job_id=f"job-{number}").submit()
     url = f"{vertex.url}/v1/projects/test-project/locations/us-central1/pipelineJobs?pageSize=2&orderBy=create_time"
@@ -193,7 +185,7 @@ def test_what_vertex_refuses_is_refused(vertex, specs, change, message):
     assert message in error["message"]
 
 
-def test_create_is_not_retried_by_the_sdk_and_a_lost_answer_leaves_the_job(vertex, specs):
+def test_create_is_not_retried_by_the_sdk_and_a_lost_answer_leaves_the_job(vertex, specs, aiplatform, exceptions):
     vertex.add_faults(Fault.answer("POST */pipelineJobs", 503))
     with pytest.raises(exceptions.ServiceUnavailable):
         job(specs, job_id="first").submit()
@@ -203,7 +195,7 @@ def test_create_is_not_retried_by_the_sdk_and_a_lost_answer_leaves_the_job(verte
     assert [found.name for found in aiplatform.PipelineJob.list()] == ["second"]
 
 
-def test_cancel_can_fail_as_often_as_a_test_wants(vertex, specs):
+def test_cancel_can_fail_as_often_as_a_test_wants(vertex, specs, exceptions):
     vertex.play = Script("RUNNING")
     running = job(specs)
     running.submit()
@@ -216,7 +208,7 @@ def test_cancel_can_fail_as_often_as_a_test_wants(vertex, specs):
     assert running.state.name == f"{STATE}CANCELLED"
 
 
-def test_jobs_are_cancelled_and_deleted_many_at_once(vertex, specs):
+def test_jobs_are_cancelled_and_deleted_many_at_once(vertex, specs, aiplatform, exceptions):
     vertex.play = Script("RUNNING")
     vertex.operations.polls = 1
     made = [job(specs, job_id=f"job-{number}") for number in range(3)]
@@ -253,7 +245,7 @@ def test_old_parameters_and_input_artifacts_are_understood(vertex, specs):
     assert task["execution"]["metadata"]["output:Output"] == 10
 
 
-def test_a_job_joins_an_experiment_with_its_parameters_and_metrics(vertex, specs):
+def test_a_job_joins_an_experiment_with_its_parameters_and_metrics(vertex, specs, aiplatform):
     vertex.play = Engine()
     experiment = aiplatform.Experiment.create("taxi")
     joining = job(specs, parameter_values={"number": 6}, job_id="doubling-6")
@@ -267,7 +259,7 @@ def test_a_job_joins_an_experiment_with_its_parameters_and_metrics(vertex, specs
     assert row["metric.number"] == 12
 
 
-def test_the_sdk_points_where_it_did_when_the_stand_in_goes(specs):
+def test_the_sdk_points_where_it_did_when_the_stand_in_goes(specs, aiplatform):
     from google.cloud.aiplatform import initializer
 
     before = dict(vars(initializer.global_config))

@@ -3,27 +3,25 @@
 import pytest
 
 from penstock.compile.errors import PenstockError
-from penstock.testing import Script, VertexStandIn
-
-pytestmark = pytest.mark.xdist_group("vertex")
-exceptions = pytest.importorskip("google.api_core.exceptions")
-aiplatform = pytest.importorskip("google.cloud.aiplatform")
+from penstock.testing import Script
 
 
 @pytest.fixture
-def vertex():
-    with VertexStandIn(Script("SUCCEEDED")) as stand_in, stand_in.connected():
-        yield stand_in
+def vertex(vertex):
+    vertex.play = Script("SUCCEEDED")  # so that no job is at work when the next one is due
+    return vertex
 
 
 def schedule(specs, cron="0 9 * * 1-5", **settings):
+    from google.cloud import aiplatform
+
     job = aiplatform.PipelineJob(
         display_name="doubling", template_path=specs["doubling"], parameter_values={"number": 2}, labels={"a": "b"}
     )
     return job.create_schedule(cron, "weekdays", **settings)
 
 
-def test_a_schedule_fires_by_hand_while_it_is_active(vertex, specs):
+def test_a_schedule_fires_by_hand_while_it_is_active(vertex, specs, aiplatform, exceptions):
     weekdays = schedule(specs)
     assert weekdays.state.name == "ACTIVE"
     name = vertex.fire(weekdays.resource_name)
@@ -57,7 +55,7 @@ def test_a_schedule_ends_after_the_runs_it_may_have(vertex, specs):
     assert (twice.state.name, twice.gca_resource.started_run_count) == ("COMPLETED", 2)
 
 
-def test_no_more_run_at_once_than_may_and_the_rest_waits_or_is_left_out(vertex, specs):
+def test_no_more_run_at_once_than_may_and_the_rest_waits_or_is_left_out(vertex, specs, aiplatform):
     vertex.play = Script("RUNNING")
     leaves_out, waits = schedule(specs), schedule(specs, allow_queueing=True)
     for each in (leaves_out, waits):
@@ -84,6 +82,6 @@ def test_a_schedule_is_changed(vertex, specs):
         ({"max_run_count": -1}, "maxRunCount: has to be positive"),
     ],
 )
-def test_a_schedule_that_means_nothing_is_refused(vertex, specs, settings, message):
+def test_a_schedule_that_means_nothing_is_refused(vertex, specs, settings, message, exceptions):
     with pytest.raises(exceptions.BadRequest, match=message):
         schedule(specs, **settings)
