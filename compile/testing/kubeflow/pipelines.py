@@ -195,14 +195,18 @@ def spec_bytes(spec: Mapping[str, Any]) -> bytes:
     return "---\n".join(to_yaml(document) for document in both).encode()
 
 
-def parsed(spec: bytes, name: str) -> graph.Pipeline:
+def parsed(spec: bytes, name: str, values: Mapping[str, Any] | None = None) -> graph.Pipeline:
     """Return what the bytes of a spec say.
+
+    Args:
+        name: How errors call it.
+        values: Values of its parameters, by name, as far as they are given.
 
     Raises:
         ApiError: they are not a whole, valid pipeline.
     """
     try:
-        return accepted(spec.decode(), name)
+        return accepted(spec.decode(), name, "kubeflow", values)
     except (UnicodeDecodeError, PenstockError) as error:
         raise ApiError(400, f"Invalid input error: {error}") from error
 

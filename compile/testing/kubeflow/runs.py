@@ -93,10 +93,12 @@ class Runs:
             package = self._pipelines.package(
                 reference.get("pipeline_id", ""), reference.get("pipeline_version_id", "")
             )
-            return package.spec, package.pipeline
-        assert isinstance(spec, Mapping)
-        content = spec_bytes(spec)
-        return content, parsed(content, "pipeline_spec")
+            content = package.spec
+        else:
+            assert isinstance(spec, Mapping)
+            content = spec_bytes(spec)
+        given = (body.get("runtime_config") or {}).get("parameters") or {}
+        return content, parsed(content, "pipeline_spec", given)
 
     def values(self, body: Mapping[str, Any], pipeline: graph.Pipeline) -> dict[str, Any]:
         """Return the values of all inputs.

@@ -350,7 +350,8 @@ def _pipeline(given: Mapping[str, Any]) -> tuple[graph.Pipeline, bytes]:
     if not isinstance(spec, Mapping) or not spec:
         raise ApiError(400, "pipeline_spec: is required.")
     try:
-        return accepted(spec, "pipeline_spec"), json.dumps(spec).encode()
+        values = given.get("runtimeConfig", {}).get("parameterValues", {})
+        return accepted(spec, "pipeline_spec", "vertex", values), json.dumps(spec).encode()
     except PenstockError as error:
         raise ApiError(400, str(error)) from error
 

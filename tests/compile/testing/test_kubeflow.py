@@ -225,6 +225,7 @@ def test_a_spec_with_a_platform_document_keeps_it(kubeflow, client, specs, tmp_p
         ({"pipeline_spec": {"pipelineInfo": {"name": "x"}, "roof": {}}}, "roof"),
         ({"runtime_config": {"parameters": {"numer": 1}}}, "did you mean number"),
         ({"runtime_config": {"parameters": {"number": "x"}}}, "parameter number"),
+        ({"runtime_config": {"parameters": {"number": 1, "text": "x" * 10_000}}}, "10,022 bytes together"),
         ({"experiment_id": "nowhere"}, "Experiment nowhere not found"),
     ],
 )
@@ -234,6 +235,20 @@ def test_what_kubeflow_refuses_is_refused(client, specs, body, message):
         client.runs.run_service_create_run(run={"display_name": "x", "pipeline_spec": spec, **body})
     assert caught.value.status in (400, 404)
     assert message in json.loads(caught.value.body)["message"]
+
+
+def test_a_spec_that_kubeflow_would_run_wrongly_is_refused_when_it_comes(client, specs, tmp_path):
+    spec = yaml.safe_load(Path(specs["doubling"]).read_text())
+    spec["root"]["dag"]["tasks"]["double"]["dependentTasks"] = ["describe"]
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(yaml.safe_dump(spec))
+    for send in (
+        lambda: client.upload_pipeline(str(broken), "broken"),
+        lambda: submit(client, {"x": str(broken)}, "x"),
+    ):
+        with pytest.raises(ApiException) as caught:
+            send()
+        assert "double" in json.loads(caught.value.body)["message"]
 
 
 def test_lists_are_filtered_sorted_and_come_in_pages(kubeflow, client, specs):

@@ -158,6 +158,7 @@ def test_lists_come_in_pages_in_the_order_asked_for_and_as_small_as_asked_for(ve
         ({"labels": {"team": "t" * 64}}, "of team is not a value"),
         ({"labels": {f"k{number}": "" for number in range(65)}}, "labels: at most 64"),
         ({"colour": "red"}, 'Unknown name "colour" at'),
+        ({"task": {"componentRef": {"name": "comp-nothing"}}}, "comp-nothing"),
         ({"runtimeConfig": {"gcsOutputDirectory": "/tmp/x"}}, "begins with gs://"),
         ({"runtimeConfig": {"gcsOutputDirectory": "gs://b", "retries": 3}}, 'Unknown name "retries"'),
         ({"pipelineSpec": None}, "pipeline_spec: is required"),
@@ -174,8 +175,10 @@ def test_what_vertex_refuses_is_refused(vertex, specs, change, message):
         "displayName": "doubling",
         "pipelineSpec": yaml.safe_load(Path(specs["doubling"]).read_text()),
         "runtimeConfig": {"gcsOutputDirectory": "gs://bucket/root"},
-        **{name: value for name, value in change.items() if name != "query"},
+        **{name: value for name, value in change.items() if name not in ("query", "task")},
     }
+    if "task" in change:
+        body["pipelineSpec"]["root"]["dag"]["tasks"]["double"] |= change["task"]
     url = f"{vertex.url}/v1/projects/p/locations/us-central1/pipelineJobs?{change.get('query', '')}"
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with pytest.raises(urllib.error.HTTPError) as caught:

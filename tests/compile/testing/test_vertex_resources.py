@@ -212,6 +212,31 @@ def test_an_artifact_of_the_metadata_store_is_a_jobs_input(vertex, aiplatform, t
     assert job.task_details[0].execution.metadata["output:Output"] == "seven"
 
 
+def test_an_importer_reads_from_the_buckets(vertex, aiplatform, tmp_path):
+    pytest.importorskip("gcsfs")
+    from kfp import dsl
+
+    from penstock.compile.to_kfp import compiled
+    from penstock.testing import Engine
+
+    @dsl.component(base_image="python:3.11", install_kfp_package=False)
+    def read(rows: dsl.Input[dsl.Dataset]) -> str:
+        with open(rows.path) as file:
+            return file.read()
+
+    @dsl.pipeline(name="importing")
+    def importing():
+        read(rows=dsl.importer(artifact_uri="gs://data/rows.txt", artifact_class=dsl.Dataset, reimport=False).output)
+
+    spec = tmp_path / "importing.yaml"
+    compiled(importing).write(spec)
+    vertex.storage.put("gs://data/rows.txt", b"seven")
+    vertex.play = Engine()
+    job = aiplatform.PipelineJob("importing", str(spec))
+    job.run()
+    assert {task.execution.metadata.get("output:Output") for task in job.task_details} == {None, "seven"}
+
+
 def test_an_experiment_run_logs_parameters_and_metrics(vertex, aiplatform):
     aiplatform.init(experiment="fares", experiment_tensorboard=False)
     with aiplatform.start_run("run-1") as run:
