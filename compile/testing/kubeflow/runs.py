@@ -23,7 +23,8 @@ from penstock.testing.times import now, stamp
 _ROOT = "/apis/v2beta1/runs"
 _ONE = f"{_ROOT}/{{run}}"
 _FIELDS = (
-    "run_id", "display_name", "created_at", "scheduled_at", "finished_at", "storage_state", "state", "experiment_id",
+    "run_id", "display_name", "description", "created_at", "scheduled_at", "finished_at", "storage_state", "state",
+    "experiment_id",
     "recurring_run_id", "namespace",
 )  # fmt: skip
 _OWN = ("display_name", "description", "pipeline_spec", "pipeline_version_reference", "runtime_config",
