@@ -129,6 +129,15 @@ def test_the_tools_know_no_component_and_targets_do_not_know_each_other(path):
     assert breaches(path, allowed) == []
 
 
+@pytest.mark.parametrize("path", files("compile/testing/*/*.py"), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_stand_in_imports_no_other_stand_in(path):
+    stand_ins = {
+        folder.name for folder in (ROOT / "compile" / "testing").iterdir() if (folder / "__init__.py").exists()
+    }
+    others = [f"penstock.testing.{name}" for name in stand_ins - {path.parent.name}]
+    assert [name for name, _ in imports(path) if under(name, *others)] == []
+
+
 def test_nothing_is_unpickled():
     loaders = {"pickle", "cloudpickle", "joblib", "dill", "shelve", "marshal"}
     for path in [*files("components/**/*.py"), *files("compile/**/*.py"), *files("pipelines/**/*.py")]:

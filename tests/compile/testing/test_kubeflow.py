@@ -35,7 +35,7 @@ def submit(client, specs, name="doubling", **settings):
     return client.create_run_from_pipeline_package(specs[name], **settings).run_id
 
 
-def finished(client, run, seconds=30):
+def finished(client, run, seconds=60):
     end = time.monotonic() + seconds
     while (found := client.get_run(run)).state not in ("SUCCEEDED", "FAILED", "CANCELED"):
         assert time.monotonic() < end, "it takes too long"
@@ -88,7 +88,7 @@ def test_a_component_that_raises_fails_its_run_with_its_own_message(kubeflow, cl
 def test_terminating_ends_what_runs_and_a_retry_takes_it_up_again(kubeflow, client, specs):
     kubeflow.play = Engine()
     run = submit(client, specs, "waiting")
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while states(client.get_run(run)).get("wait") != "RUNNING":
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -37,7 +37,7 @@ def job(specs, folder, name="doubling", **parameters):
     return Job("run-1", content, from_kfp.parse(content.decode()), parameters, folder)
 
 
-def ended(run, seconds=30):
+def ended(run, seconds=60):
     end = time.monotonic() + seconds
     while not (found := run.poll()).ended:
         assert time.monotonic() < end
@@ -52,7 +52,7 @@ def test_a_run_ends_with_the_process_that_started_it_even_when_that_is_killed(sp
     assert program.stdout.readline() == "at work\n"
     os.kill(program.pid, signal.SIGKILL)
     program.wait()
-    record, end = tmp_path / "runs" / "run-1" / "run.json", time.monotonic() + 20
+    record, end = tmp_path / "runs" / "run-1" / "run.json", time.monotonic() + 60
     while json.loads(record.read_text())["state"] != "CANCELLED":
         assert time.monotonic() < end
         time.sleep(0.05)

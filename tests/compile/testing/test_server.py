@@ -107,18 +107,18 @@ def test_a_reset_connection_did_nothing_and_a_lost_answer_did(counter):
 
 
 def test_a_stall_keeps_others_going_and_does_the_work_in_the_end(counter):
-    counter.add_faults(Fault.stall("POST *:add", 0.6))
+    counter.add_faults(Fault.stall("POST *:add", 2))
     with pytest.raises(TimeoutError):
         call(counter, "POST", "/counters/a:add", {"by": 1}, timeout=0.1)
     assert call(counter, "GET", "/counters/a")[1]["count"] == 0
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while counter.count == 0:
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
 def test_closing_ends_a_stall_at_once():
-    stand_in = Counter(faults=[Fault.stall("* *", 60, times=ALWAYS)])
+    stand_in = Counter(faults=[Fault.stall("* *", 200, times=ALWAYS)])
     problems = []
 
     def ask():
@@ -133,9 +133,9 @@ def test_closing_ends_a_stall_at_once():
         time.sleep(0.01)
     begin = time.monotonic()
     stand_in.close()
-    thread.join(10)
+    thread.join(60)
     assert problems
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60
     assert not stand_in.folder.exists()
 
 
@@ -170,6 +170,7 @@ def test_over_tls_clients_trust_its_certificate_alone():
     with Counter(tls=True) as stand_in:
         assert stand_in.url.startswith("https://127.0.0.1:")
         trusting = ssl.create_default_context(cafile=stand_in.ca_file)
+        trusting.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python 3.13 sets by itself
         assert call(stand_in, "GET", "/counters/a", context=trusting) == (200, {"name": "a", "count": 0})
         with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
             call(stand_in, "GET", "/counters/a", context=ssl.create_default_context())

@@ -24,7 +24,7 @@ def states(found):
     return {task.task_name: task.state.name for task in found.task_details}
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it takes too long"
@@ -273,8 +273,8 @@ def test_the_sdk_points_where_it_did_when_the_stand_in_goes(specs, aiplatform):
 
 
 def test_a_service_that_never_answers_meets_the_clients_deadline(vertex, specs):
-    vertex.add_faults(Fault.stall("POST */pipelineJobs", 30, times=ALWAYS))
+    vertex.add_faults(Fault.stall("POST */pipelineJobs", 200, times=ALWAYS))
     begin = time.monotonic()
     with pytest.raises(Exception, match=r"[Tt]imed out"):
         job(specs).submit(create_request_timeout=0.2)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
