@@ -134,6 +134,20 @@ def test_the_temporary_folder_goes_with_the_process(words):
     assert not Path(folder).exists()
 
 
+@pytest.mark.slow
+def test_our_own_components_run_alone_one_after_the_other():
+    from penstock.components import ingest, train
+
+    query = "SELECT fare_amount, trip_distance FROM source WHERE fare_amount > 0"
+    data = run_component(ingest, parameters={"source": "sample://taxi?rows=500", "query": query})
+    inputs = {name: data[name] for name in ("train_set", "eval_set")}
+    fitted = run_component(train, inputs=inputs, parameters={"target": "fare_amount"})
+    assert (fitted["model"].path / "MLmodel").is_file()
+    assert fitted.metrics["eval_rmse"] > 0
+    with pytest.raises(ComponentFailed, match="there is no column 'fair_amount'"):
+        run_component(train, inputs=inputs, parameters={"target": "fair_amount"})
+
+
 @pytest.mark.docker
 def test_a_component_runs_in_its_image():
     assert run_component(shout, parameters={"text": "hey"}, runner="docker").output == "hey!"
