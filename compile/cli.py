@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from click.shell_completion import CompletionItem
 from penstock.compile.errors import PenstockError
 
 _ROOT = Path("penstock-out")
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class _Failure(click.ClickException):
@@ -508,6 +510,124 @@ def gc(root: Path, keep: int | None, older_than: str | None, failed: bool, dry_r
     from penstock.compile._cli import runs as shown
 
     shown.collect(root, keep, older_than, failed, dry_run, as_json)
+
+
+_target = click.option(
+    "--target", type=click.Choice(["kubeflow", "vertex"]), required=True, help="The platform to send it to."
+)
+_PLACE: Sequence[Decorator] = [
+    click.option("--project", metavar="P", help="Vertex AI: Google Cloud project.  [default: Google's own]"),
+    click.option("--location", metavar="L", help="Vertex AI: region.  [default: Google's own, us-central1]"),
+    click.option(
+        "--endpoint",
+        metavar="URL",
+        help="Vertex AI: address of the API, where it is a private one.  [default: the environment's "
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM]",
+    ),
+    click.option(
+        "--host", metavar="URL", help="Kubeflow: address.  [default: the environment's KF_PIPELINES_ENDPOINT]"
+    ),
+    click.option("--namespace", metavar="N", help="Kubeflow: namespace, where there are several."),
+    click.option("--token", metavar="env:NAME|file:PATH", help="Kubeflow: where the bearer token is."),
+    click.option("--cookies", metavar="env:NAME|file:PATH", help="Kubeflow: where the cookies of a session are."),
+    click.option("--ca-cert", metavar="FILE", help="Kubeflow: certificates to trust."),
+]
+_PIPELINE: Sequence[Decorator] = [
+    click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", shell_complete=_names),
+    _target,
+    click.option(
+        "-p", "--parameter", "given", multiple=True, metavar="NAME=VALUE", help="A parameter, as for penstock run."
+    ),
+    click.option(
+        "--params",
+        "file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="YAML or JSON file of parameters by name.",
+    ),
+    click.option(
+        "--cache/--no-cache",
+        "caching",
+        default=None,
+        help="Reuse of earlier outputs, for all tasks.  [default: as in the spec]",
+    ),
+    click.option("--label", multiple=True, metavar="NAME=VALUE", help="Vertex AI: a label. Can be repeated."),
+    click.option("--service-account", metavar="A", help="Account that the tasks run as."),
+    click.option("--network", metavar="N", help="Vertex AI: network, projects/NUMBER/global/networks/NAME."),
+    click.option("--encryption-key", metavar="K", help="Vertex AI: key of Cloud KMS that encrypts what the run makes."),
+    click.option("--experiment", metavar="E", help="Experiment that the run belongs to; it is made if need be."),
+    click.option("--pipeline-root", metavar="URI", help="Folder that artifacts go to, such as gs://BUCKET/FOLDER."),
+]
+
+
+def _with(options: Sequence[Decorator]) -> Decorator:
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+@penstock.command()
+@_with(_PIPELINE)
+@click.option("--name", metavar="TEXT", help="What the run is called.  [default: the pipeline's name]")
+@click.option(
+    "--idempotency-key",
+    "key",
+    metavar="K",
+    help="The same spec with the same key begins one run, however often it is submitted.  [default: a new one]",
+)
+@click.option("--wait", is_flag=True, help="Wait until the run is over; the exit code is the run's.")
+@click.option("--watch", is_flag=True, help="Wait, and show each task as it begins and ends.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Wait no longer; the run goes on.",
+)
+@click.option("--cancel-on-exit", is_flag=True, help="Cancel the run when this command is told to stop.")
+@click.option("--dry-run", is_flag=True, help="Send nothing; show what would be sent.")
+@_with(_PLACE)
+@_json
+def submit(what: str, target: str, **options: Any) -> None:
+    """Send a pipeline to Kubeflow or Vertex AI.
+
+    Compiles it if need be; a compiled spec is sent as it is. Prints the SHA-256 of the bytes sent and the page of the
+    run. Exits with 0 when it was submitted, or with --wait and --watch when it succeeded; 1 when the run failed or took
+    too long; 2 when it could not be submitted.
+
+    \b
+    Examples: penstock submit tabular_training --target vertex --pipeline-root gs://my-bucket/runs --watch
+              penstock submit specs/weekly.yaml --target kubeflow --host https://kubeflow.example.com/pipeline
+    """
+    from penstock.compile import submission
+    from penstock.compile._cli import submitting
+
+    submission.check_options(target, options)
+    if options["timeout"] and not (options["wait"] or options["watch"]):
+        raise click.UsageError("--timeout goes with --wait or --watch")
+    named = {name: options[name] for name in ("given", "file", "name", "key", "caching")}
+    how = {name: options[name] for name in ("wait", "watch", "timeout", "cancel_on_exit", "dry_run", "as_json")}
+    pipeline = submitting.What(what, settings=submitting.settings(options), **named)
+    sys.exit(submitting.submit_and_show(pipeline, target, submitting.place(options), submitting.How(**how)))
+
+
+@penstock.command()
+@click.argument("name", metavar="ID")
+@_target
+@_with(_PLACE)
+@_json
+def cancel(name: str, target: str, as_json: bool, **options: Any) -> None:
+    """Cancel a run on Kubeflow or Vertex AI, and wait until that is confirmed.
+
+    \b
+    Example: penstock cancel --target vertex tabular-training-1f2e3d4c5b6a-0123456789abcdef
+    """
+    from penstock.compile import submission
+    from penstock.compile._cli import submitting
+
+    submission.check_options(target, options)
+    sys.exit(submitting.cancel_and_show(name, target, submitting.place(options), as_json))
 
 
 @penstock.group()

@@ -43,6 +43,22 @@ def replace_images(spec: Mapping[str, Any], replaced: Callable[[str], str]) -> d
     return {**spec, "deploymentSpec": {**deployment, "executors": executors}} if executors else dict(spec)
 
 
+def set_caching(spec: Mapping[str, Any], enabled: bool) -> dict[str, Any]:
+    """Return a spec all of whose tasks may take over outputs of earlier runs, or none of whose may."""
+
+    def switched(component: Mapping[str, Any]) -> dict[str, Any]:
+        tasks = component.get("dag", {}).get("tasks", {})
+        changed = {
+            name: {**task, "cachingOptions": {"enableCache": True} if enabled else {}} for name, task in tasks.items()
+        }
+        return {**component, "dag": {**component["dag"], "tasks": changed}} if tasks else dict(component)
+
+    found = {**spec, "root": switched(spec["root"])}
+    if "components" in spec:
+        found["components"] = {name: switched(component) for name, component in spec["components"].items()}
+    return found
+
+
 def images(spec: Mapping[str, Any]) -> Iterator[str]:
     """Yield the images of a spec, each once."""
     found = [
