@@ -630,6 +630,145 @@ def cancel(name: str, target: str, as_json: bool, **options: Any) -> None:
     sys.exit(submitting.cancel_and_show(name, target, submitting.place(options), as_json))
 
 
+@penstock.command()
+@_with(_PIPELINE)
+@click.option(
+    "--cron",
+    required=True,
+    metavar="'M H D M W'",
+    help="Minute, hour, day of the month, month, day of the week; on Vertex AI after TZ=Europe/Berlin, if need be.",
+)
+@click.option("--name", metavar="TEXT", help="Name of the schedule and its runs.  [default: the pipeline's name]")
+@click.option("--start", metavar="TIME", help="Nothing runs before it: ISO 8601 with a time zone.")
+@click.option("--end", metavar="TIME", help="Nothing runs after it.")
+@click.option("--max-runs", type=click.IntRange(min=1), metavar="N", help="Vertex AI: end after so many runs.")
+@click.option(
+    "--max-concurrent",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Runs at work at a time.  [default: 1]",
+)
+@click.option(
+    "--catch-up/--no-catch-up", default=None, help="Kubeflow: whether missed runs are made up for.  [default: no]"
+)
+@click.option("--paused", is_flag=True, help="Begin no runs until `penstock schedules resume`.")
+@click.option("--replace", is_flag=True, help="Put it in place of another schedule of that name.")
+@_with(_PLACE)
+@_json
+def schedule(what: str, target: str, replace: bool, as_json: bool, **options: Any) -> None:
+    """Run a pipeline on Kubeflow or Vertex AI again and again.
+
+    The platform's own scheduler begins the runs. The same command twice changes nothing.
+
+    \b
+    Examples: penstock schedule tabular_training --target vertex --pipeline-root gs://my-bucket/runs --cron '30 6 * * 1'
+              penstock schedule specs/weekly.yaml --target kubeflow --cron '0 4 * * *' --name nightly --replace
+    """
+    from penstock.compile import submission
+    from penstock.compile._cli import scheduling, submitting
+
+    submission.check_options(target, options)
+    named = {name: options[name] for name in ("given", "file", "name", "caching")}
+    pipeline = submitting.What(what, settings=submitting.settings(options), **named)
+    scheduling.schedule_and_show(pipeline, target, submitting.place(options), options, replace, as_json)
+
+
+@penstock.group()
+def schedules() -> None:
+    """Look at the schedules of Kubeflow or Vertex AI, pause, resume and delete them.
+
+    Schedules are named by their names or their ids.
+
+    \b
+    Examples: penstock schedules list --target vertex
+              penstock schedules pause nightly --target kubeflow --host https://kubeflow.example.com/pipeline
+    """
+
+
+_schedule_name = click.argument("name", metavar="NAME|ID")
+
+
+@schedules.command("list")
+@_target
+@_with(_PLACE)
+@_json
+def list_schedules(target: str, as_json: bool, **options: Any) -> None:
+    """List the schedules.
+
+    \b
+    Example: penstock schedules list --target vertex --project my-project
+    """
+    from penstock.compile import submission
+    from penstock.compile._cli import scheduling, submitting
+
+    submission.check_options(target, options)
+    scheduling.list_and_show(target, submitting.place(options), as_json)
+
+
+@schedules.command()
+@_schedule_name
+@_target
+@_with(_PLACE)
+def pause(name: str, target: str, **options: Any) -> None:
+    """Begin no runs until it is resumed.
+
+    \b
+    Example: penstock schedules pause nightly --target vertex
+    """
+    from penstock.compile import submission
+    from penstock.compile._cli import scheduling, submitting
+
+    submission.check_options(target, options)
+    scheduling.change_and_show(
+        name, target, submitting.place(options), lambda platform, found: platform.pause_schedule(found.id), "paused"
+    )
+
+
+@schedules.command()
+@_schedule_name
+@_target
+@click.option(
+    "--catch-up/--no-catch-up", default=None, help="Vertex AI: whether missed runs are made up for.  [default: no]"
+)
+@_with(_PLACE)
+def resume(name: str, target: str, catch_up: bool | None, **options: Any) -> None:
+    """Begin runs again.
+
+    \b
+    Example: penstock schedules resume nightly --target vertex
+    """
+    from penstock.compile import submission
+    from penstock.compile._cli import scheduling, submitting
+
+    submission.check_options(target, options)
+    scheduling.change_and_show(
+        name,
+        target,
+        submitting.place(options),
+        lambda platform, found: platform.resume_schedule(found.id, catch_up),
+        "active",
+    )
+
+
+@schedules.command()
+@_schedule_name
+@_target
+@_with(_PLACE)
+def delete(name: str, target: str, **options: Any) -> None:
+    """Remove a schedule; the runs that it has begun stay.
+
+    \b
+    Example: penstock schedules delete nightly --target vertex
+    """
+    from penstock.compile import submission
+    from penstock.compile._cli import scheduling, submitting
+
+    submission.check_options(target, options)
+    scheduling.change_and_show(
+        name, target, submitting.place(options), lambda platform, found: platform.delete_schedule(found.id), "deleted"
+    )
+
+
 @penstock.group()
 def images() -> None:
     """Build the images of a repository, prove and push them.

@@ -267,8 +267,8 @@ class Target(Protocol):
     def connect(self, place: Place) -> Platform:
         """Return the platform; nothing is asked of it yet."""
 
-    def refusals(self, submission: Submission) -> Iterator[str]:
-        """Yield what the platform would refuse of a submission, beside what is wrong with its spec."""
+    def refusals(self, submission: Submission, schedule: Schedule | None = None) -> Iterator[str]:
+        """Yield what the platform would refuse of a submission or schedule, beside what is wrong with the spec."""
 
     def run_id(self, submission: Submission) -> str:
         """Return the id that the run will have; empty where the platform gives it."""
@@ -358,13 +358,13 @@ def with_caching(content: bytes, where: str, enabled: bool) -> bytes:
     return "---\n".join(parts).encode()
 
 
-def refuse_unsound(submission: Submission, name: str) -> None:
+def refuse_unsound(submission: Submission, name: str, schedule: Schedule | None = None) -> None:
     """Refuse what a platform would refuse, or would run in another way than it is written.
 
     Raises:
         PenstockError: there is something; names the first, and how many there are.
     """
-    found = [*map(str, errors(findings(submission, name))), *target(name).refusals(submission)]
+    found = [*map(str, errors(findings(submission, name))), *target(name).refusals(submission, schedule)]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise PenstockError(f"{submission.pipeline.name} cannot run on {name}: {found[0]}{more}")

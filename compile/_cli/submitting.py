@@ -79,7 +79,8 @@ def place(options: Mapping[str, Any]) -> Place:
 
 def submit_and_show(what: What, target: str, where: Place, how: How) -> int:
     """Submit what the user named, show what becomes of it, and return the exit code."""
-    prepared, file_sha256 = prepared_for(what, target)
+    prepared, file_sha256 = prepared_for(what)
+    submission.refuse_unsound(prepared, target)
     module = submission.target(target)
     if how.dry_run:
         _print_plan(prepared, target, module.run_id(prepared), file_sha256, how.as_json)
@@ -109,11 +110,11 @@ def submit_and_show(what: What, target: str, where: Place, how: How) -> int:
     return _verdict(run)
 
 
-def prepared_for(what: What, target: str) -> tuple[Submission, str]:
+def prepared_for(what: What) -> tuple[Submission, str]:
     """Return what is to be submitted, and the SHA-256 of the spec before caching was turned on or off.
 
     Raises:
-        PenstockError: It is not there, its parameters do not fit, or the platform would not take it.
+        PenstockError: It is not there, or its parameters do not fit.
     """
     texts = split(what.given)
     source = find_source(what.source)
@@ -131,7 +132,6 @@ def prepared_for(what: What, target: str) -> tuple[Submission, str]:
     if what.caching is not None:
         content = submission.with_caching(content, named, what.caching)
     prepared = submission.prepare(content, named, texts, what.file, key, name=what.name, settings=what.settings)
-    submission.refuse_unsound(prepared, target)
     return prepared, file_sha256
 
 

@@ -51,7 +51,7 @@ def pipeline_root(submission: Submission) -> str:
     )
 
 
-def refusals(submission: Submission) -> Iterator[str]:
+def refusals(submission: Submission, schedule: Schedule | None = None) -> Iterator[str]:
     """Yield what Vertex AI would refuse of a submission, beside what is wrong with its spec."""
     settings = submission.settings
     unwrapped = unwrap(submission.content.decode())

@@ -1,6 +1,5 @@
 """Runs get to Vertex AI through Google's client library, once each, and are followed and ended there."""
 
-import hashlib
 import json
 import signal
 import time
@@ -10,6 +9,7 @@ import pytest
 pytest.importorskip("google.cloud.aiplatform")
 
 from penstock.testing import ALWAYS, Fault, Script, VertexStandIn
+from tests.compile.targets.conftest import sha256, wait_until
 
 ROOT = ("--pipeline-root", "gs://test-bucket/runs")
 CREATE = "POST */pipelineJobs"
@@ -39,10 +39,10 @@ def test_a_spec_arrives_with_all_that_its_run_needs(vertex, call, spec):
         "--encryption-key", key,
     )  # fmt: skip
     [job] = jobs(vertex)
-    sha256 = hashlib.sha256(spec.read_bytes()).hexdigest()
-    assert answer["sha256"] == sha256
+    expected = sha256(spec)
+    assert answer["sha256"] == expected
     assert job["displayName"] == "Nightly"
-    assert job["labels"]["penstock-spec-sha256"] == sha256[:63]
+    assert job["labels"]["penstock-spec-sha256"] == expected[:63]
     assert job["labels"]["team"] == "search"
     assert job["serviceAccount"] == "runner@p.iam.gserviceaccount.com"
     assert job["network"] == "projects/123/global/networks/vpc"
@@ -52,7 +52,7 @@ def test_a_spec_arrives_with_all_that_its_run_needs(vertex, call, spec):
         "number": 7, "table": {"b": [1, 2]}, "names": ["x"], "share": 0.5, "strict": True,
     }  # fmt: skip
     assert answer["run"]["id"] == job["name"].rpartition("/")[2]
-    assert answer["run"]["id"].startswith(f"weekly-doubling-{sha256[:12]}-")
+    assert answer["run"]["id"].startswith(f"weekly-doubling-{expected[:12]}-")
     assert answer["run"]["url"] == (
         "https://console.cloud.google.com/vertex-ai/locations/us-central1/pipelines/runs/"
         f"{answer['run']['id']}?project=test-project"
@@ -150,8 +150,8 @@ def test_a_fault_while_waiting_is_outlasted(vertex, call, spec):
 def test_caching_is_changed_in_the_spec_and_named_by_another_hash(vertex, call, spec):
     answer = submitted(call, spec, "--no-cache")
     [job] = jobs(vertex)
-    sha256 = hashlib.sha256(spec.read_bytes()).hexdigest()
-    assert answer["sha256"] != sha256
+    expected = sha256(spec)
+    assert answer["sha256"] != expected
     assert job["labels"]["penstock-spec-sha256"] == answer["sha256"][:63]
     tasks = [
         task
@@ -160,7 +160,7 @@ def test_caching_is_changed_in_the_spec_and_named_by_another_hash(vertex, call, 
     ]
     assert len(tasks) == 3
     assert all(not task["cachingOptions"].get("enableCache") for task in tasks)
-    assert f"before, it is {sha256}" in call("submit", spec, "--target", "vertex", *ROOT, "--no-cache").output
+    assert f"before, it is {expected}" in call("submit", spec, "--target", "vertex", *ROOT, "--no-cache").output
 
 
 def test_a_dry_run_asks_nobody(call, spec):
@@ -169,7 +169,7 @@ def test_a_dry_run_asks_nobody(call, spec):
     )
     assert result.exit_code == 0, result.output
     plan = json.loads(result.stdout)
-    assert plan["sha256"] == hashlib.sha256(spec.read_bytes()).hexdigest()
+    assert plan["sha256"] == sha256(spec)
     assert plan["parameters"]["number"] == 9
     assert plan["run"].startswith("weekly-doubling-")
 
@@ -249,10 +249,3 @@ def test_an_interrupt_without_a_terminal_leaves_the_run_and_says_how_to_end_it(s
         assert "goes on: https://console.cloud.google.com/" in errors
         assert "to end it: penstock cancel --target vertex --location europe-west4 weekly-doubling-" in errors
         assert stand_in.pipeline_jobs.current()[0]["state"] == "PIPELINE_STATE_RUNNING"
-
-
-def wait_until(true, seconds: float = 40) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
