@@ -371,9 +371,10 @@ def refuse_unsound(submission: Submission, name: str, schedule: Schedule | None 
 
 
 def findings(submission: Submission, name: str) -> Sequence[Finding]:
-    """Return what the linter has to say of a spec for a platform."""
-    # The reader has refused by now what is not whole; penstock.compile.check joins in here.
-    return ()
+    """Return what the linter has to say of a spec for a platform, with the values that it is to run with."""
+    from penstock.compile.check import check
+
+    return check(submission.content.decode(), name, submission.values)
 
 
 def secret(reference: str | None, option: str) -> str | None:

@@ -54,13 +54,6 @@ def pipeline_root(submission: Submission) -> str:
 def refusals(submission: Submission, schedule: Schedule | None = None) -> Iterator[str]:
     """Yield what Vertex AI would refuse of a submission, beside what is wrong with its spec."""
     settings = submission.settings
-    unwrapped = unwrap(submission.content.decode())
-    if unwrapped.two:
-        platforms = ", ".join(sorted(unwrapped.platforms.get("platforms", {}))) or "no platform"
-        yield (
-            f"the second document of its spec, settings for {platforms}: Vertex AI takes one document; compile a "
-            "pipeline without kfp-kubernetes for it"
-        )
     root = pipeline_root(submission)
     if not root:
         yield "it has no pipeline root; give --pipeline-root gs://BUCKET/FOLDER, which Vertex AI writes artifacts to"

@@ -96,7 +96,7 @@ def test_another_schedule_of_that_name_is_refused_or_replaced(platform, schedule
     first = schedule("--cron", "0 4 * * *")
     refused = schedule(*options, code=2)
     assert (
-        f"there is another schedule Weekly Doubling: {first['schedule']['id']} (0 4 * * *); give --replace" in refused
+        f"there is another schedule weekly-doubling: {first['schedule']['id']} (0 4 * * *); give --replace" in refused
     )
     replaced = schedule(*options, "--replace")
     assert replaced["outcome"] == "replaced"

@@ -195,7 +195,7 @@ def login(tmp_path, monkeypatch):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Login) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", seen
         server.shutdown()
 
@@ -247,11 +247,11 @@ def test_what_kubeflow_does_not_have_is_refused_by_name(call, spec, monkeypatch,
 
 def test_an_artifact_cannot_be_given(call, tmp_path):
     @dsl.component(base_image="python:3.11", install_kfp_package=False)
-    def use(data: dsl.Input[dsl.Dataset]):
-        print(data.uri)
+    def use(data: dsl.Input[dsl.Dataset] = None):
+        print(data)
 
     @dsl.pipeline(name="using")
-    def using(data: dsl.Input[dsl.Dataset]):
+    def using(data: dsl.Input[dsl.Dataset] = None):
         use(data=data)
 
     path = tmp_path / "using.yaml"

@@ -203,7 +203,7 @@ def test_what_vertex_would_refuse_is_refused_here(call, spec, options, problem):
 def test_a_second_document_is_refused_by_name(call, two_documents):
     result = call("submit", two_documents, "--target", "vertex", *ROOT)
     assert result.exit_code == 2
-    assert "settings for kubernetes: Vertex AI takes one document" in result.output
+    assert "the file has a second document, with settings for kubernetes" in result.output
 
 
 def test_an_experiment_gets_the_run(vertex, call, spec):
