@@ -116,6 +116,7 @@ def test_the_tools_know_no_component_and_targets_do_not_know_each_other(path):
         "images.py": {"docker"} if parts[0] == "images.py" else set(),
         "fetch.py": {"fsspec", "aiohttp"},
         "lineage.py": {"openlineage"},
+        "on_event.py": {"google"},
     }.get(path.name, set())
     if parts[0] == "targets":
         third_party |= {"vertex": {"google", "requests"}, "kubeflow": {"kfp", "kfp_server_api", "urllib3"}}.get(
