@@ -24,7 +24,20 @@ from penstock.compile.cli import penstock
 USER = Path(__file__).parent / "user"
 STEPS = USER / "steps.py"
 COMMAND = [sys.executable, "-m", "penstock.compile.cli"]
-COMMANDS = ["list", "describe", "compile", "diff", "slim", "run", "sample", "docs"]
+COMMANDS = [
+    "list",
+    "describe",
+    "compile",
+    "diff",
+    "slim",
+    "run",
+    "sample",
+    "docs",
+    "submit",
+    "cancel",
+    "schedule",
+    "schedules",
+]
 
 
 def call(*arguments: str) -> Result:

@@ -196,6 +196,7 @@ class Kubeflow:
     def _connected(self, place: Place, host: str) -> Any:
         try:
             import kfp.client
+            import urllib3
         except ImportError as error:
             raise PenstockError(f"Kubeflow needs {error.name}, which is not installed: pip install penstock") from error
         if not host and "KUBERNETES_SERVICE_HOST" not in os.environ:
@@ -207,6 +208,12 @@ class Kubeflow:
 
         class Client(kfp.client.Client):  # type: ignore[misc]
             """kfp's client, whose first look at the server has no deadline, and takes any page for its answer."""
+
+            def _load_config(self, *arguments: Any, **named: Any) -> Any:
+                config = super()._load_config(*arguments, **named)
+                # urllib3 would ask up to four times, and take as many times the seconds that a call has.
+                config.retries = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=3)
+                return config
 
             def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
                 def look(seconds: float) -> bytes:

@@ -1,8 +1,12 @@
 """What tests of the platforms share."""
 
+import contextlib
 import hashlib
 import json
 import os
+import pty
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -121,3 +125,49 @@ def wait_until(true: Callable[[], object], seconds: float = 40) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+class Terminal:
+    """The command on a terminal of its own."""
+
+    def __init__(self, *arguments: object, **environment: str) -> None:
+        self.text = ""
+        self._pid, self._terminal = pty.fork()
+        if self._pid == 0:
+            os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+            os.environ.update(environment, TERM="dumb")
+            os.execv(sys.executable, [sys.executable, "-m", "penstock.compile.cli", *map(str, arguments)])
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        os.close(self._terminal)
+
+    def type(self, text: str) -> None:
+        os.write(self._terminal, text.encode())
+
+    def expect(self, text: str, seconds: float = 40) -> None:
+        """Read on until the command has written a text."""
+        end = time.monotonic() + seconds
+        while text not in self.text:
+            assert time.monotonic() < end, self.text
+            self._read()
+
+    def ended(self) -> int:
+        """Read on to the end, and return the exit code."""
+        while self._read():
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+    def _read(self) -> bool:
+        if select.select([self._terminal], [], [], 0.2)[0]:
+            try:
+                chunk = os.read(self._terminal, 4096)
+            except OSError:  # how Linux tells the end
+                return False
+            self.text += chunk.decode(errors="replace")
+            return bool(chunk)
+        return True

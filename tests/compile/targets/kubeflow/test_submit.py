@@ -11,10 +11,11 @@ import yaml
 from kfp import dsl
 
 from penstock.compile import submission
+from penstock.compile.retrying import CallFailed, Patience
 from penstock.compile.targets import kubeflow as target
 from penstock.compile.to_kfp import compiled
 from penstock.testing import ALWAYS, Fault, KubeflowStandIn, Script
-from tests.compile.targets.conftest import sha256, wait_until
+from tests.compile.targets.conftest import Terminal, sha256, wait_until
 
 CREATE = "POST */runs"
 
@@ -287,3 +288,42 @@ def test_cancel_ends_a_run(kubeflow, submitted, call, spec):
     unknown = call("cancel", "nothing", *where)
     assert unknown.exit_code == 2
     assert "error: run nothing cannot be seen: Kubeflow answered 404: " in unknown.output
+
+
+def test_an_interrupt_without_a_terminal_leaves_the_run_and_says_how_to_end_it(kubeflow, spec, started):
+    kubeflow.play = Script("RUNNING")
+    process = started("submit", spec, "--target", "kubeflow", "--wait", "--host", kubeflow.url)
+    wait_until(lambda: runs(kubeflow))
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    [run] = runs(kubeflow)
+    assert f"goes on: {kubeflow.url}/#/runs/details/{run['run_id']}" in errors
+    assert f"to end it: penstock cancel --target kubeflow --host {kubeflow.url} {run['run_id']}" in errors
+    assert run["state"] == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("typed", "state", "said"),
+    [("y\n", "CANCELED", "is cancelled"), ("\n", "RUNNING", "goes on"), ("\x03", "RUNNING", "goes on")],
+    ids=["yes", "nothing", "Ctrl-C again"],
+)
+def test_ctrl_c_on_a_terminal_asks_whether_to_cancel(kubeflow, spec, typed, state, said):
+    kubeflow.play = Script("RUNNING")
+    with Terminal("submit", spec, "--target", "kubeflow", "--wait", "--host", kubeflow.url) as terminal:
+        terminal.expect("url ")
+        terminal.type("\x03")
+        terminal.expect("Cancel run ")
+        terminal.type(typed)
+        assert terminal.ended() == 130
+        assert said in terminal.text
+    assert [run["state"] for run in runs(kubeflow)] == [state]
+
+
+def test_a_server_that_never_answers_is_given_up_in_time(kubeflow, spec):
+    kubeflow.add_faults(Fault.stall("* *", 30, times=ALWAYS))
+    began = time.monotonic()
+    with pytest.raises(CallFailed, match="Kubeflow cannot be reached: Kubeflow did not answer in time"):
+        target.connect(submission.Place(host=kubeflow.url), Patience(seconds=3, call=1, first=0.1))
+    assert time.monotonic() - began < 5

@@ -8,6 +8,9 @@ import pytest
 
 pytest.importorskip("google.cloud.aiplatform")
 
+from penstock.compile import submission
+from penstock.compile.retrying import CallFailed, Patience
+from penstock.compile.targets import vertex as target
 from penstock.testing import ALWAYS, Fault, Script, VertexStandIn
 from tests.compile.targets.conftest import sha256, wait_until
 
@@ -218,8 +221,8 @@ def test_an_experiment_gets_the_run(vertex, call, spec):
 def test_sigterm_cancels_the_run_through_faults_in_time(spec, started, service_account):
     with VertexStandIn(Script("RUNNING")) as stand_in:
         process = started(
-            "submit", spec, "--target", "vertex", *ROOT, "--wait", "--cancel-on-exit", "--endpoint", stand_in.url,
-            "--project", "test-project",
+            "submit", spec, "--target", "vertex", *ROOT, "--wait", "--cancel-on-exit",
+            CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM=f"{stand_in.url}/",
             GOOGLE_APPLICATION_CREDENTIALS=str(service_account),
         )  # fmt: skip
         wait_until(lambda: jobs(stand_in))
@@ -234,18 +237,11 @@ def test_sigterm_cancels_the_run_through_faults_in_time(spec, started, service_a
         assert stand_in.pipeline_jobs.current()[0]["state"] == "PIPELINE_STATE_CANCELLED"
 
 
-def test_an_interrupt_without_a_terminal_leaves_the_run_and_says_how_to_end_it(spec, started, service_account):
-    with VertexStandIn(Script("RUNNING")) as stand_in:
-        process = started(
-            "submit", spec, "--target", "vertex", *ROOT, "--wait", "--location", "europe-west4",
-            CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM=f"{stand_in.url}/",
-            GOOGLE_APPLICATION_CREDENTIALS=str(service_account),
-        )  # fmt: skip
-        wait_until(lambda: jobs(stand_in))
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-        assert process.returncode == 130
-        assert "goes on: https://console.cloud.google.com/" in errors
-        assert "to end it: penstock cancel --target vertex --location europe-west4 weekly-doubling-" in errors
-        assert stand_in.pipeline_jobs.current()[0]["state"] == "PIPELINE_STATE_RUNNING"
+def test_a_service_that_never_answers_is_given_up_in_time(spec):
+    patience = Patience(seconds=3, call=1, first=0.1)
+    with VertexStandIn(Script(), faults=[Fault.stall("* *", 30, times=ALWAYS)]) as stand_in, stand_in.connected():
+        prepared = submission.prepare(spec.read_bytes(), "weekly", {}, None, "k")
+        began = time.monotonic()
+        with pytest.raises(CallFailed, match="Vertex AI did not answer in time"):
+            target.connect(submission.Place(), patience).submit(prepared)
+        assert time.monotonic() - began < 5
