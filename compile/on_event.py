@@ -247,7 +247,9 @@ def _from_bucket(uri: str) -> bytes:
         from google.cloud import storage
         from google.cloud.storage.retry import DEFAULT_RETRY
     except ImportError as error:
-        raise PenstockError(f"{uri}: needs {error.name}: pip install 'penstock[vertex]'") from error
+        raise PenstockError(
+            f"{uri}: needs google-cloud-storage, which is not installed: pip install 'penstock[vertex]'"
+        ) from error
     bucket, _, name = uri.removeprefix("gs://").partition("/")
     try:
         blob = storage.Client().bucket(bucket).blob(name)

@@ -68,7 +68,7 @@ class Vertex:
             from google.cloud.aiplatform import initializer
         except ImportError as error:
             raise PenstockError(
-                f"Vertex AI needs {error.name}, which is not installed: pip install 'penstock[vertex]'"
+                "Vertex AI needs google-cloud-aiplatform, which is not installed: pip install 'penstock[vertex]'"
             ) from error
         config = initializer.global_config
         try:
