@@ -120,6 +120,7 @@ class Submission:
     Attributes:
         content: The very bytes that are sent.
         sha256: Of the content.
+        documents: What they hold, as it is written.
         pipeline: What they hold.
         values: Values of all its inputs; URIs or ids for artifacts.
         name: What the run is called on the platform's pages.
@@ -128,6 +129,7 @@ class Submission:
 
     content: bytes
     sha256: str
+    documents: Documents
     pipeline: graph.Pipeline
     values: Mapping[str, Any]
     name: str
@@ -159,10 +161,6 @@ class Submission:
     def artifacts(self) -> dict[str, str]:
         """Values of the artifact inputs alone."""
         return {name: value for name, value in self.values.items() if name in self.pipeline.inputs.artifacts}
-
-    def document(self) -> Mapping[str, Any]:
-        """Return the PipelineSpec."""
-        return unwrap(self.content.decode()).spec
 
     def to_json(self) -> dict[str, Any]:
         """Return what would be sent, but for the spec itself, as JSON."""
@@ -233,8 +231,8 @@ class Platform(Protocol):
     def submit(self, submission: Submission) -> RemoteRun:
         """Begin a run, and return it; where an earlier attempt has begun it, return that one."""
 
-    def find(self, submission: Submission) -> RemoteRun | None:
-        """Return the run that a submission has begun, if it did."""
+    def find(self, submission: Submission, seconds: float | None = None) -> RemoteRun | None:
+        """Return the run that a submission has begun, if it did; asked for as many seconds at most, where given."""
 
     def get(self, run_id: str, seconds: float | None = None) -> RemoteRun:
         """Return a run as it is now; asked for as many seconds at most, where given."""
@@ -340,7 +338,14 @@ def prepare(
     values = {**_runtime_values(unwrapped.runtime), **values}
     values = parameters.with_lineage(pipeline, values, sha256, folder or Path.cwd())
     return Submission(
-        content, sha256, pipeline, parameters.complete(pipeline, values), name or pipeline.name, key, settings
+        content,
+        sha256,
+        unwrapped,
+        pipeline,
+        parameters.complete(pipeline, values),
+        name or pipeline.name,
+        key,
+        settings,
     )
 
 
@@ -348,11 +353,16 @@ def with_caching(content: bytes, where: str, enabled: bool) -> bytes:
     """Return a spec with caching turned on or off for every task: other bytes, with a SHA-256 of their own.
 
     Raises:
-        PenstockError: it holds no pipeline.
+        PenstockError: it holds no pipeline, or one that is wrapped in something.
     """
     from penstock.compile.yaml_writer import to_yaml
 
     documents = _unwrapped(content, where)
+    if documents.wrapper:
+        raise PenstockError(
+            f"{where}: caching is changed in a spec alone, and this one is in a {documents.wrapper}; compile it again, "
+            "or leave out --cache and --no-cache"
+        )
     spec = rewrites.set_caching(dict(documents.spec), enabled)
     parts = [to_yaml(spec), *([to_yaml(dict(documents.platforms))] if documents.platforms else [])]
     return "---\n".join(parts).encode()

@@ -23,7 +23,9 @@ from penstock.compile._cli.sources import find_source
 from penstock.compile.errors import PenstockError
 from penstock.compile.submission import Place, Platform, RemoteRun, RunState, Settings, Submission, TaskStatus
 
-_CANCEL = 9.0  # seconds: whoever sent SIGTERM sends SIGKILL after ten
+# Seconds, together less than the ten after which whoever sent SIGTERM sends SIGKILL.
+_LATE = 3.0  # a run may take to be there whose answer was not waited for
+_CANCEL = 6.0
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _stopped(
     code = 128 + stop.number
     said = f"stopped by {signal.Signals(stop.number).name}"
     if run is None and how.cancel_on_exit:
-        run = platform.find(prepared)  # the answer to an attempt may have been on its way
+        run = _late(platform, prepared)
     if run is None:
         again = "" if how.cancel_on_exit else f"; if it has been begun, --idempotency-key {prepared.key} finds it"
         print(f"{said} before the run was known to be there{again}", file=sys.stderr)
@@ -199,6 +201,19 @@ def _stopped(
     else:
         print(f"{said}; run {run.id} goes on: {run.url}; to end it: {command} {run.id}", file=sys.stderr)
     return code
+
+
+def _late(platform: Platform, prepared: Submission) -> RemoteRun | None:
+    """Return the run of an attempt whose answer was on its way."""
+    end = time.monotonic() + _LATE
+    while time.monotonic() < end:
+        try:
+            if run := platform.find(prepared, 1.0):
+                return run
+        except PenstockError as error:
+            print(f"warning: {error}", file=sys.stderr)
+        time.sleep(0.3)
+    return None
 
 
 def _wants_it_cancelled(run: RemoteRun) -> bool:

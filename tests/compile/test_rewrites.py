@@ -71,3 +71,23 @@ def test_a_spec_without_executors_stays_as_it_is():
 )
 def test_a_port_is_no_tag(image, parts):
     assert rewrites.split(image) == parts
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_caching_is_switched_for_the_tasks_of_every_component(enabled):
+    task = {"componentRef": {"name": "comp-a"}, "cachingOptions": {} if enabled else {"enableCache": True}}
+    dag = {"dag": {"tasks": {"a": task}, "outputs": {}}}
+    before = {
+        **spec("python:3.11"),
+        "root": {**dag, "inputDefinitions": {}},
+        "components": {"comp-b": dag, "comp-a": {}},
+    }
+    kept = copy.deepcopy(before)
+    after = rewrites.set_caching(before, enabled)
+    wanted = {"enableCache": True} if enabled else {}
+    for component in (after["root"], after["components"]["comp-b"]):
+        assert component["dag"]["tasks"]["a"] == {**task, "cachingOptions": wanted}
+        assert component["dag"]["outputs"] == {}
+    assert after["components"]["comp-a"] == {}
+    assert before == kept
+    assert rewrites.set_caching(after, enabled) == after

@@ -33,6 +33,8 @@ def refusals(submission: Submission, schedule: Schedule | None = None) -> Iterat
     """Yield what Kubeflow would refuse of a submission, beside what is wrong with its spec."""
     if not 1 <= len(submission.name) <= _NAME_ROOM:
         yield f"its name has {len(submission.name)} characters, and Kubeflow takes {_NAME_ROOM}; give a shorter --name"
+    if submission.documents.wrapper == "PipelineJob":
+        yield "its file is a PipelineJob of Vertex AI, whose settings Kubeflow does not read; compile the pipeline anew"
     if submission.artifacts:
         names = ", ".join(submission.artifacts)
         yield f"{names}: runs take no artifacts there; import them in the pipeline, by the URI that a parameter gives"

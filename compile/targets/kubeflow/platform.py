@@ -84,9 +84,9 @@ class Kubeflow:
         run = self._ask("the run could not be begun", create)
         return run if run.adopted else self._only(run, submission)
 
-    def find(self, submission: Submission) -> RemoteRun | None:
+    def find(self, submission: Submission, seconds: float | None = None) -> RemoteRun | None:
         """Return the run that a submission has begun, if it did."""
-        found = self._ask("runs cannot be listed", lambda seconds: self._found(submission, seconds))
+        found = self._ask("runs cannot be listed", lambda timeout: self._found(submission, timeout), seconds)
         return self._run(found[0]) if found else None
 
     def get(self, run_id: str, seconds: float | None = None) -> RemoteRun:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from penstock.compile import graph
-from penstock.compile.documents import unwrap
 from penstock.compile.submission import Schedule, Submission
 
 _CREDENTIALS = "it takes Google's own: GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login"
@@ -45,10 +44,8 @@ def run_id(submission: Submission) -> str:
 
 def pipeline_root(submission: Submission) -> str:
     """Return the folder in a bucket that the run writes into; empty where nothing names one."""
-    runtime = unwrap(submission.content.decode()).runtime
-    return (
-        submission.settings.pipeline_root or submission.pipeline.default_root or runtime.get("gcsOutputDirectory", "")
-    )
+    own = submission.pipeline.default_root or submission.documents.runtime.get("gcsOutputDirectory", "")
+    return submission.settings.pipeline_root or own
 
 
 def refusals(submission: Submission, schedule: Schedule | None = None) -> Iterator[str]:
@@ -80,7 +77,7 @@ def job(submission: Submission, request: str) -> dict[str, Any]:
     settings = submission.settings
     found: dict[str, Any] = {
         "displayName": submission.name,
-        "pipelineSpec": submission.document(),
+        "pipelineSpec": dict(submission.documents.spec),
         "runtimeConfig": _runtime(submission),
         "labels": {
             **settings.labels,
@@ -132,7 +129,7 @@ def _runtime(submission: Submission) -> dict[str, Any]:
         found["parameterValues"] = values
     if submission.artifacts:
         found["inputArtifacts"] = {name: {"artifactId": value} for name, value in submission.artifacts.items()}
-    policy = unwrap(submission.content.decode()).runtime.get("failurePolicy")
+    policy = submission.documents.runtime.get("failurePolicy")
     return {**found, "failurePolicy": policy} if policy else found
 
 

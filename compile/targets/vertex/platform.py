@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -62,10 +64,12 @@ class Vertex:
 
     def __init__(self, place: Place, patience: Patience = Patience(), clock: Clock = Clock()) -> None:  # noqa: B008
         try:
-            from google.api_core.client_options import ClientOptions
-            from google.auth.exceptions import GoogleAuthError
-            from google.cloud import aiplatform_v1
-            from google.cloud.aiplatform import initializer
+            # What the SDK logs goes to the stdout of the moment when it is imported.
+            with contextlib.redirect_stdout(sys.stderr):
+                from google.api_core.client_options import ClientOptions
+                from google.auth.exceptions import GoogleAuthError
+                from google.cloud import aiplatform_v1
+                from google.cloud.aiplatform import initializer
         except ImportError as error:
             raise PenstockError(
                 "Vertex AI needs google-cloud-aiplatform, which is not installed: pip install 'penstock[vertex]'"
@@ -132,10 +136,10 @@ class Vertex:
             self._associate(run.id, experiment, context)
         return run
 
-    def find(self, submission: Submission) -> RemoteRun | None:
+    def find(self, submission: Submission, seconds: float | None = None) -> RemoteRun | None:
         """Return the run that a submission has begun, if it did."""
         try:
-            return self.get(jobs.run_id(submission))
+            return self.get(jobs.run_id(submission), seconds)
         except CallFailed as error:
             if error.fault.status == 404:
                 return None

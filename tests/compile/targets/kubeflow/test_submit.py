@@ -5,6 +5,7 @@ import json
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -327,3 +328,21 @@ def test_a_server_that_never_answers_is_given_up_in_time(kubeflow, spec):
     with pytest.raises(CallFailed, match="Kubeflow cannot be reached: Kubeflow did not answer in time"):
         target.connect(submission.Place(host=kubeflow.url), Patience(seconds=3, call=1, first=0.1))
     assert time.monotonic() - began < 5
+
+
+def test_a_function_is_sent_as_penstock_compile_writes_it(submitted, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "from kfp import dsl\n\n\n@dsl.component(base_image='python:3.11', install_kfp_package=False)\n"
+        "def say(text: str = 'hello'):\n    print(text)\n"
+    )
+    compiled_sha256 = call("compile", "mine.py:say").stdout.split()[0]
+    assert submitted("mine.py:say")["sha256"] == compiled_sha256 == sha256(Path("say.yaml"))
+
+
+def test_a_job_of_vertex_is_refused(submit, spec, tmp_path):
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps({"pipelineSpec": yaml.safe_load(spec.read_text()), "runtimeConfig": {}}))
+    result = submit(path)
+    assert result.exit_code == 2
+    assert "its file is a PipelineJob of Vertex AI" in result.output

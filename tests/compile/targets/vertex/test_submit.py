@@ -245,3 +245,57 @@ def test_a_service_that_never_answers_is_given_up_in_time(spec):
         with pytest.raises(CallFailed, match="Vertex AI did not answer in time"):
             target.connect(submission.Place(), patience).submit(prepared)
         assert time.monotonic() - began < 5
+
+
+def test_a_job_in_the_form_of_tfx_goes_with_its_own_settings(vertex, call, tmp_path):
+    double = {"type": "DOUBLE"}
+    parameters = {"rows": {"type": "INT"}, "name": {"type": "STRING"}, "share": double}
+    container = {"image": "python:3.11", "command": ["true"]}
+    job = {
+        "displayName": "old",
+        "pipelineSpec": {
+            "schemaVersion": "2.0.0",
+            "sdkVersion": "tfx-1.16.0",
+            "pipelineInfo": {"name": "old"},
+            "deploymentSpec": {"executors": {"run": {"container": container}}},
+            "components": {"run": {"executorLabel": "run"}},
+            "root": {
+                "inputDefinitions": {"parameters": parameters},
+                "dag": {"tasks": {"run": {"taskInfo": {"name": "run"}, "componentRef": {"name": "run"}}}},
+            },
+        },
+        "runtimeConfig": {
+            "gcsOutputDirectory": "gs://old/root",
+            "parameters": {"rows": {"intValue": "5"}, "name": {"stringValue": "x"}, "share": {"doubleValue": 0.5}},
+            "failurePolicy": "PIPELINE_FAILURE_POLICY_FAIL_FAST",
+        },
+    }
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(job))
+    result = call("submit", path, "--target", "vertex", "-p", "name=y", "--json")
+    assert result.exit_code == 0, result.output
+    [made] = jobs(vertex)
+    assert made["runtimeConfig"] == {
+        "gcsOutputDirectory": "gs://old/root",
+        "parameters": {"rows": {"intValue": "5"}, "name": {"stringValue": "y"}, "share": {"doubleValue": 0.5}},
+        "failurePolicy": 2,  # FAIL_FAST; over REST the library sends enums as numbers
+    }
+    changed = call("submit", path, "--target", "vertex", "--no-cache")
+    assert changed.exit_code == 2
+    assert "caching is changed in a spec alone, and this one is in a PipelineJob" in changed.output
+
+
+def test_sigterm_while_the_run_is_about_to_begin_cancels_it(spec, started, service_account):
+    with VertexStandIn(Script("RUNNING"), faults=[Fault.stall(CREATE, 2)]) as stand_in:
+        process = started(
+            "submit", spec, "--target", "vertex", *ROOT, "--cancel-on-exit", "--endpoint", stand_in.url,
+            GOOGLE_APPLICATION_CREDENTIALS=str(service_account),
+        )  # fmt: skip
+        wait_until(lambda: stand_in.seen(CREATE))
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+        assert time.monotonic() - began < 10
+        assert process.returncode == 143
+        assert errors.endswith(" is cancelled\n")
+        assert [job["state"] for job in stand_in.pipeline_jobs.current()] == ["PIPELINE_STATE_CANCELLED"]
