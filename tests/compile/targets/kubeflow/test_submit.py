@@ -15,7 +15,7 @@ from penstock.compile import submission
 from penstock.compile.retrying import CallFailed, Patience
 from penstock.compile.targets import kubeflow as target
 from penstock.compile.to_kfp import compiled
-from penstock.testing import ALWAYS, Fault, KubeflowStandIn, Script
+from penstock.testing import ALWAYS, Engine, Fault, KubeflowStandIn, Script
 from tests.compile.targets.conftest import Terminal, sha256, wait_until
 
 CREATE = "POST */runs"
@@ -346,3 +346,19 @@ def test_a_job_of_vertex_is_refused(submit, spec, tmp_path):
     result = submit(path)
     assert result.exit_code == 2
     assert "its file is a PipelineJob of Vertex AI" in result.output
+
+
+@pytest.mark.parametrize(("number", "code"), [(3, 0), (-3, 1)])
+def test_the_exit_code_follows_what_the_spec_really_does(kubeflow, submit, tmp_path, number, code):
+    @dsl.component(base_image="python:3.11", install_kfp_package=False)
+    def check(number: int):
+        if number < 0:
+            raise ValueError(f"{number} is negative")
+
+    path = tmp_path / "check.yaml"
+    compiled(check).write(path)
+    kubeflow.play = Engine(runner="subprocess")
+    result = submit(path, "--watch", "-p", f"number={number}")
+    assert result.exit_code == code, result.output
+    assert ("check: succeeded" in result.stderr) is (code == 0)
+    assert ("-3 is negative" in result.stderr) is (code == 1)

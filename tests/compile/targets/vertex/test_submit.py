@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -299,3 +300,15 @@ def test_sigterm_while_the_run_is_about_to_begin_cancels_it(spec, started, servi
         assert process.returncode == 143
         assert errors.endswith(" is cancelled\n")
         assert [job["state"] for job in stand_in.pipeline_jobs.current()] == ["PIPELINE_STATE_CANCELLED"]
+
+
+def test_of_many_that_submit_at_the_same_time_with_one_key_all_get_one_run(vertex, spec):
+    prepared = submission.prepare(
+        spec.read_bytes(), "weekly", {}, None, "k", settings=submission.Settings(pipeline_root="gs://b/r")
+    )
+    platform = target.connect(submission.Place())
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: platform.submit(prepared), range(8)))
+    assert len({run.id for run in made}) == 1
+    assert [run.adopted for run in made].count(False) == 1
+    assert len(jobs(vertex)) == 1
