@@ -111,15 +111,15 @@ def _show_all_of(start: Callable[[Path, Observe, Tell], RunRecord], watch: Watch
     return 1
 
 
-def split(given: Sequence[str]) -> dict[str, str]:
+def split(given: Sequence[str], option: str = "-p", example: str = "seed=7") -> dict[str, str]:
     """Return the texts of name=value by name."""
     texts: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise PenstockError(f"-p {text}: give it as name=value, for example -p seed=7")
+            raise PenstockError(f"{option} {text}: give it as name=value, for example {option} {example}")
         if name in texts:
-            raise PenstockError(f"-p {name} is given twice")
+            raise PenstockError(f"{option} {name} is given twice")
         texts[name] = value
     return texts
 

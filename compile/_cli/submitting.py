@@ -62,14 +62,7 @@ class How:
 
 def settings(options: Mapping[str, Any]) -> Settings:
     """Return the settings among the options of a command."""
-    labels = {}
-    for text in options["label"]:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise PenstockError(f"--label {text}: give it as name=value, for example --label team=search")
-        if key in labels:
-            raise PenstockError(f"--label {key} is given twice")
-        labels[key] = value
+    labels = split(options["label"], "--label", "team=search")
     names = {field.name for field in dataclasses.fields(Settings)} - {"labels"}
     return Settings(labels=labels, **{name: options[name] for name in names})
 

@@ -5,22 +5,8 @@ import pytest
 from penstock.compile import following
 from penstock.compile.errors import PenstockError
 from penstock.compile.following import Changes, Pace, StillRunning, follow
-from penstock.compile.retrying import Clock
 from penstock.compile.submission import RemoteRun, RunState, TaskStatus
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.pauses: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(lambda: self.now, self.sleep, lambda low, high: high)
+from tests.compile.clock import Time
 
 
 def run(state: str, **tasks: str) -> RemoteRun:

@@ -1,10 +1,9 @@
 """Calls are asked again where that may help, and never for longer than there is time."""
 
-from dataclasses import dataclass, field
-
 import pytest
 
 from penstock.compile.retrying import CallFailed, Clock, Fault, Patience, retried, retry_after
+from tests.compile.clock import Time
 
 
 class Wrong(Exception):
@@ -14,22 +13,6 @@ class Wrong(Exception):
 
 def fault_of(error: Exception) -> Fault | None:
     return error.fault if isinstance(error, Wrong) else None
-
-
-@dataclass
-class Time:
-    """A clock that does not wait; what is drawn is the longest that could be."""
-
-    now: float = 0.0
-    pauses: list[float] = field(default_factory=list)
-
-    def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(lambda: self.now, self.sleep, lambda low, high: high)
 
 
 def answers(*outcomes):
