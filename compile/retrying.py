@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,6 +12,8 @@ from typing import TypeVar
 from penstock.compile.errors import PenstockError
 
 T = TypeVar("T")
+
+_SILENT = 3  # attempts after which whoever waits is told why
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def retried(
     patience: Patience = Patience(),
     clock: Clock = Clock(),
 ) -> T:
-    """Return what a call gives, asked again after passing faults.
+    """Return what a call gives, asked again after passing faults; warns once where that takes longer.
 
     Args:
         what: What the call is for, as errors begin.
@@ -110,6 +113,8 @@ def retried(
             if clock.now() + pause >= end:
                 times = "once" if attempt == 1 else f"{attempt} times in {patience.seconds:g} s"
                 raise CallFailed(f"{what}: {fault.reason}; asked {times}, try again later", fault) from error
+            if attempt == _SILENT:
+                warnings.warn(f"{what} yet: {fault.reason}; trying again for {end - clock.now():.0f} s", stacklevel=2)
             clock.sleep(pause)
             delay = min(delay * 2, patience.longest)
 

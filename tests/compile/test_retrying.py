@@ -54,6 +54,15 @@ def test_an_exception_of_another_kind_rises():
         retried("no", call, fault_of, Patience(), Time().clock)
 
 
+def test_who_waits_is_told_why_once_but_not_of_a_short_wait(recwarn):
+    time = Time()
+    retried("no run", answers(Wrong(503), Wrong(503), 1)[0], fault_of, Patience(first=1), time.clock)
+    assert not recwarn
+    retried("no run", answers(*[Wrong(503)] * 6, 1)[0], fault_of, Patience(first=1), time.clock)
+    assert [str(each.message) for each in recwarn] == ["no run yet: it answered 503; trying again for 57 s"]
+
+
+@pytest.mark.filterwarnings("ignore:no yet")
 def test_pauses_grow_up_to_a_limit_and_end_with_the_time():
     time = Time()
     call, given = answers(*[Wrong(503)] * 99)
@@ -92,6 +101,7 @@ def test_nobody_waits_for_a_rest_that_is_longer_than_there_is_time():
     assert time.pauses == []
 
 
+@pytest.mark.filterwarnings("ignore:no yet")
 def test_a_call_has_no_more_time_than_is_left():
     time = Time()
 
@@ -106,6 +116,7 @@ def test_a_call_has_no_more_time_than_is_left():
     assert given == [30, 19]
 
 
+@pytest.mark.filterwarnings("ignore:no yet")
 def test_who_has_to_go_is_done_in_time():
     time = Time()
 

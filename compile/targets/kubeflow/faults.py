@@ -30,7 +30,8 @@ def fault_of(error: Exception) -> Fault | None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, urllib3.exceptions.SSLError):
             return Fault("the certificate of Kubeflow cannot be trusted; see --ca-cert", 0)
-        late = isinstance(reason, urllib3.exceptions.ReadTimeoutError | urllib3.exceptions.ConnectTimeoutError)
+        refused = isinstance(reason, urllib3.exceptions.NewConnectionError)  # which urllib3 counts among the late
+        late = isinstance(reason, urllib3.exceptions.TimeoutError) and not refused
         return Fault("Kubeflow did not answer in time" if late else "no connection to Kubeflow")
     return None
 

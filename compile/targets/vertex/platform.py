@@ -56,7 +56,8 @@ _STATES = {
 class Vertex:
     """A project and a location of Vertex AI.
 
-    What `aiplatform.init` was told holds here too; credentials are Google's default ones.
+    What `aiplatform.init` was told holds here too; credentials are Google's default ones. Jobs are not made by the
+    SDK's PipelineJob.submit: it makes a bucket for a pipeline root that is mistyped, and its calls have no deadlines.
 
     Raises:
         PenstockError: the SDK is missing, or there is no project or no credentials.

@@ -322,6 +322,12 @@ def test_ctrl_c_on_a_terminal_asks_whether_to_cancel(kubeflow, spec, typed, stat
     assert [run["state"] for run in runs(kubeflow)] == [state]
 
 
+def test_a_server_that_is_not_there_is_told_from_one_that_is_slow():
+    with pytest.raises(CallFailed, match="Kubeflow cannot be reached: no connection to Kubeflow; asked "):
+        target.connect(submission.Place(host="http://127.0.0.1:9"), Patience(seconds=0.2, call=1, first=0.2))
+
+
+@pytest.mark.filterwarnings("ignore:Kubeflow cannot be reached yet")
 def test_a_server_that_never_answers_is_given_up_in_time(kubeflow, spec):
     kubeflow.add_faults(Fault.stall("* *", 30, times=ALWAYS))
     began = time.monotonic()
