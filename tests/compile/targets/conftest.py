@@ -156,10 +156,11 @@ class Terminal:
             assert time.monotonic() < end, self.text
             self._read()
 
-    def ended(self) -> int:
+    def ended(self, seconds: float = 40) -> int:
         """Read on to the end, and return the exit code."""
+        end = time.monotonic() + seconds
         while self._read():
-            pass
+            assert time.monotonic() < end, self.text
         return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
     def _read(self) -> bool:
