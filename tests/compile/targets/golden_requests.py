@@ -1,0 +1,84 @@
+"""What each platform is sent for each pipeline of ours, as golden files; run as a module, it writes them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from penstock.compile import rewrites, submission
+from penstock.compile.from_kfp import parse
+from penstock.compile.submission import Settings
+from penstock.compile.yaml_writer import to_yaml
+from penstock.testing import KubeflowStandIn, Script, VertexStandIn
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+STAND_INS = {"kubeflow": KubeflowStandIn, "vertex": VertexStandIn}
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_REGISTRY = "europe-docker.pkg.dev/my-project/penstock"
+
+
+def pipelines() -> list[Path]:
+    """Return the golden specs that are pipelines, not components alone."""
+    found = sorted(GOLDEN.glob("*.yaml"))
+    return [path for path in found if len(parse(path.read_text()).dag.tasks) > 1]
+
+
+def pinned(path: Path) -> str:
+    """Return a golden spec whose images platforms can pull."""
+    documents = list(yaml.load_all(path.read_text(), yaml.CSafeLoader))
+    digests = {rewrites.split(image)[0]: f"sha256:{'0' * 64}" for image in rewrites.images(documents[0])}
+    documents[0] = rewrites.pin_images(documents[0], digests, _REGISTRY)
+    return "---\n".join(map(to_yaml, documents))
+
+
+def sent(target: str, path: Path) -> str:
+    """Return the requests that change something at a platform when a pipeline is submitted, as JSON.
+
+    The spec in them, which has a golden file of its own, is left out.
+    """
+    content = pinned(path).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = submission.prepare(
+            content,
+            path.name,
+            {},
+            None,
+            "golden",
+            settings=Settings(pipeline_root="gs://bucket/runs"),
+            folder=Path(folder),
+        )
+    submission.refuse_unsound(prepared, target)
+    with STAND_INS[target](Script("SUCCEEDED")) as stand_in, stand_in.connected():
+        submission.target(target).connect(submission.Place()).submit(prepared)
+        found = [*_requests(stand_in)]
+    text = json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    # Ids that the platform makes up are told apart by the order in which they come.
+    ids = list(dict.fromkeys(_ID.findall(text)))
+    return _ID.sub(lambda match: f"id-{ids.index(match[0]) + 1}", text)
+
+
+def _requests(stand_in: Any) -> Iterator[dict[str, Any]]:
+    for request in stand_in.requests:
+        if request.method in ("GET", "HEAD"):
+            continue
+        body = dict(request.body or {})
+        if "pipelineSpec" in body:
+            body["pipelineSpec"] = "…"
+        yield {"request": f"{request.method} {request.path}", "query": dict(request.query), "body": body}
+
+
+def main() -> None:
+    for target in STAND_INS:
+        (GOLDEN / target).mkdir(exist_ok=True)
+        for path in pipelines():
+            (GOLDEN / target / f"{path.stem}.json").write_text(sent(target, path), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
