@@ -597,7 +597,7 @@ def submit(what: str, target: str, **options: Any) -> None:
     too long; 2 when it could not be submitted.
 
     \b
-    Examples: penstock submit tabular_training --target vertex --pipeline-root gs://my-bucket/runs --watch
+    Examples: penstock submit specs/weekly.yaml --target vertex --pipeline-root gs://my-bucket/runs --watch
               penstock submit specs/weekly.yaml --target kubeflow --host https://kubeflow.example.com/pipeline
     """
     from penstock.compile import submission

@@ -3,10 +3,16 @@
 import os
 import shutil
 import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from penstock.testing import Script, VertexStandIn
+from tests.compile.targets import golden_requests
+from tests.compile.targets.conftest import service_account  # noqa: F401  a fixture
+from tests.contract import ci
 from tests.contract.ci import ROOT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -100,3 +106,28 @@ def test_too_few_words_are_refused_with_an_example(repository):
     done = subprocess.run([repository / ".ci" / "submit", "compiled"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "tabular_training" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_step_of_cloud_build_begins_one_run_a_commit(tmp_path, service_account):  # noqa: F811
+    pytest.importorskip("google.cloud.aiplatform")
+    (tmp_path / "compiled").mkdir()
+    path = golden_requests.GOLDEN / "tabular_training.yaml"
+    (tmp_path / "compiled" / path.name).write_text(golden_requests.pinned(path))
+    step = next(step for step in ci.cloudbuild(PROJECT_ID="acme", COMMIT_SHA=COMMIT) if step.name == "submit")
+    words = [word.replace(ci.WORKSPACE, str(ROOT)) for word in step.words]
+    with VertexStandIn(Script("RUNNING")) as stand_in:
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": f"{stand_in.url}/",
+            "GOOGLE_APPLICATION_CREDENTIALS": str(service_account),
+        }
+        for _ in range(2):
+            done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, done.stderr
+        [job] = stand_in.pipeline_jobs.kept.all()
+    assert job["name"].startswith("projects/acme/locations/europe-west1/pipelineJobs/tabular-training-")
+    assert job["labels"]["commit"] == COMMIT
+    assert job["serviceAccount"] == "penstock-pipelines@acme.iam.gserviceaccount.com"
+    assert job["runtimeConfig"]["gcsOutputDirectory"] == "gs://acme-penstock/runs"
