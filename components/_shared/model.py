@@ -43,6 +43,7 @@ class TabularModel:
         target: Column it predicts.
         classes: Labels as they stand in the data (str, bool or int); empty for a regression.
         features: Columns it reads.
+        columns: What features.json says of each; see tabular.py.
         facts: Its lineage; see above.
     """
 
@@ -50,6 +51,7 @@ class TabularModel:
     target: str
     classes: tuple[Any, ...]
     features: tuple[str, ...]
+    columns: tuple[dict[str, Any], ...]
     facts: dict[str, Any]
     _predictor: Predictor
     _component: str
@@ -78,6 +80,10 @@ class TabularModel:
             raise UserError(
                 self._component, self._argument, f"it cannot read the rows: {error}", "Give it rows like its own"
             ) from error
+
+    def predict_matrix(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the same of a matrix, float64 (n, features), as tabular.py describes it; faster where rows are few."""
+        return self._predictor.predict_matrix(matrix)
 
 
 def load_model(path: str | os.PathLike[str], component: str, argument: str) -> TabularModel:
@@ -109,6 +115,7 @@ def load_model(path: str | os.PathLike[str], component: str, argument: str) -> T
         target=predictor.target,
         classes=predictor.classes,
         features=predictor.features,
+        columns=tuple(predictor.columns),
         facts={name: value for name, value in manifest.items() if name not in ("kind", "files")},
         _predictor=predictor,
         _component=component,

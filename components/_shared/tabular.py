@@ -46,6 +46,7 @@ class Predictor:
         target: Name of the column it predicts.
         classes: Labels as they stand in the data; empty for a regression.
         features: Names of the columns it reads.
+        columns: What features.json says of each.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -56,7 +57,7 @@ class Predictor:
         self.target: str = description["target"]
         self.classes: tuple[Any, ...] = tuple(description["classes"])
         self.features = tuple(feature["name"] for feature in description["features"])
-        self._features = description["features"]
+        self.columns: list[dict[str, Any]] = description["features"]
         self._model = MODELS[description["framework"]](Path(folder))
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
@@ -65,9 +66,14 @@ class Predictor:
         Raises:
             ValueError: A column is missing or holds values of another kind.
         """
-        if len(frame) == 0:
+        rows = encode(self.columns, frame) if len(frame) else np.empty((0, len(self.columns)))
+        return self.predict_matrix(rows)
+
+    def predict_matrix(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the same of a matrix that `encode` made."""
+        if len(matrix) == 0:
             return np.empty((0, len(self.classes)) if self.classes else 0)
-        predicted = np.asarray(self._model(encode(self._features, frame)), dtype=np.float64)
+        predicted = np.asarray(self._model(matrix), dtype=np.float64)
         if self.task == "binary" and predicted.ndim == 1:
             return np.column_stack((1 - predicted, predicted))
         return predicted
