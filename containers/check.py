@@ -33,13 +33,19 @@ def main(environment: str, lock: Path) -> int:
 
 
 def stages(environment: str) -> list[str]:
-    """Return the packages of the components that are declared to run in an environment."""
+    """Return the packages of the components that are declared to run in an environment, and programs of its name."""
     (root,) = find_spec("penstock.components").submodule_search_locations
     declared = re.compile(rf"""image\(["']{re.escape(environment)}["']\)""")
     return [
-        f"penstock.components.{file.parent.name}"
-        for file in sorted(Path(root).glob("*/component.py"))
-        if declared.search(file.read_text())
+        *(
+            f"penstock.components.{file.parent.name}"
+            for file in sorted(Path(root).glob("*/component.py"))
+            if declared.search(file.read_text())
+        ),
+        *(
+            f"penstock.components.{file.parents[1].name}.{environment}"
+            for file in sorted(Path(root).glob(f"*/{environment}/__main__.py"))
+        ),
     ]
 
 

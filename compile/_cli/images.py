@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.compile import images
+from penstock.compile import images, serving_smoke
 from penstock.compile._cli.output import print_json
 from penstock.compile._cli.running import Stopped, signals_raised
 from penstock.compile._cli.sources import find_source
@@ -79,8 +79,12 @@ def _environments(options: Options) -> list[images.Environment]:
 
 def _smoked(image: images.Image) -> float:
     what, parameters = images.smoke_test(image.environment)
-    _tell(f"{image.environment.name}: running {what} without a network")
+    serve = serving_smoke.serve_of(image.environment)
+    how = "and serving what it makes without a network" if serve else "without a network"
+    _tell(f"{image.environment.name}: running {what} {how}")
     with tempfile.TemporaryDirectory(prefix="penstock-smoke-") as scratch:
+        if serve:
+            return serving_smoke.smoke(image, find_source(what).spec(), parameters, serve, Path(scratch))
         return images.smoke(image, find_source(what).spec(), parameters, Path(scratch))
 
 
