@@ -27,6 +27,7 @@ from penstock.components.deployment.serving.signature import ABSENT, KINDS, Sign
 
 JSON, CSV = "application/json", "text/csv"
 CONTENT_TYPES = (JSON, CSV)
+LONGEST_ID = 128
 
 
 @dataclass(frozen=True)
@@ -254,8 +255,8 @@ def _read_v2(body: Any, signature: Signature) -> Rows:
         told = ", ".join(f"{shown(name)} {len(values)}" for name, values in list(columns.items())[:10])
         raise malformed(f"inputs has tensors of different lengths: {told}")
     identity = body.get("id", "")
-    if not isinstance(identity, str):
-        raise malformed(f"id is {_article(identity)}, not a string")
+    if not isinstance(identity, str) or len(identity) > LONGEST_ID or not identity.isprintable():
+        raise malformed(f"id is {_article(identity)}, not a printable string of at most {LONGEST_ID} characters")
     return Rows(lengths.pop() if lengths else 0, columns, identity, _wanted(body, signature))
 
 

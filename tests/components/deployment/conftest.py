@@ -148,7 +148,8 @@ def serving(
     model: Path | str | None, ready: bool = True, port: int = 0, preexec: Any = None, **environment: str
 ) -> Iterator[Running]:
     """Serve a model until the end of the block."""
-    given = {"PENSTOCK_DRAIN_DELAY_SECONDS": "0", "PENSTOCK_DRAIN_SECONDS": "5", **environment}
+    # As in the image: the declarations of components, and kfp with them, are not imported.
+    given = {"_KFP_RUNTIME": "true", "PENSTOCK_DRAIN_DELAY_SECONDS": "0", "PENSTOCK_DRAIN_SECONDS": "5", **environment}
     command = [sys.executable, "-m", "penstock.components.deployment.serving", "--port", str(port)]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "AIP_"))}
     process = subprocess.Popen(

@@ -51,7 +51,8 @@ CASES = [
     ("v2", v2(datatype="BYTES", data=["x"]), "field 'size': is of BYTES; the model reads a whole number (long), INT64"),
     ("v2", {"inputs": [TENSOR, TENSOR]}, "inputs has the tensor 'size' twice"),
     ("v2", {"inputs": [TENSOR, {**TENSOR, "name": "gaps", "shape": [2], "data": [1, 2]}]}, "tensors of different"),
-    ("v2", {"inputs": [], "id": 3}, "id is the value 3, not a string"),
+    ("v2", {"inputs": [], "id": 3}, "id is the value 3, not a printable string of at most 128 characters"),
+    ("v2", {"inputs": [], "id": "\ud800"}, "id is the value '\\ud800', not a printable string"),
     ("v2", {"inputs": [], "outputs": [{"name": "logit"}]}, "the value 'logit'; the model has prediction"),
 ]  # fmt: skip
 

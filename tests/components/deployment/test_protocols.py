@@ -46,7 +46,14 @@ def test_every_form_of_every_protocol_predicts_what_the_model_does(name, loaded,
         assert check.columns(json.loads(answer)) == wanted, route
 
 
-@pytest.mark.parametrize("name", ["xgboost-binary", "lightgbm-multiclass", "sklearn-regression"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "xgboost-binary",
+        pytest.param("lightgbm-multiclass", marks=pytest.mark.slow),
+        pytest.param("sklearn-regression", marks=pytest.mark.slow),
+    ],
+)
 def test_a_server_gives_the_same_and_check_says_so(name, loaded, models, monkeypatch, capsys):
     wanted, model = expected(models(name)), loaded(name)
     with serving(models(name).parent) as server:  # the folder above the model's will do, too

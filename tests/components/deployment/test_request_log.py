@@ -1,6 +1,7 @@
 """The request log: what was asked and answered, in whole files, and never at a request's expense."""
 
 import datetime
+import json
 import resource
 import threading
 import time
@@ -9,7 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from penstock.components.deployment.serving import payloads
+from penstock.components.deployment.serving.metrics import Metrics
+from penstock.components.deployment.serving.payloads import PROTOCOLS
 from penstock.components.deployment.serving.request_log import Entry, RequestLog, into_folder
+from penstock.components.deployment.serving.served import Answering
 from tests.components.deployment.conftest import row, serving
 
 
@@ -148,11 +153,13 @@ def test_a_server_logs_what_it_answers_and_nothing_else(models, tmp_path):
     assert len({each["request_id"] for each in rows}) == 21
 
 
-def test_a_sample_is_a_share_of_the_requests(models, tmp_path):
-    with serving(models("xgboost-binary"), PENSTOCK_LOG=str(tmp_path), PENSTOCK_LOG_SAMPLE="0.3") as server:
-        for number in range(200):
-            assert server.post("/predict", {"instances": [row(number)]})[0] == 200
-        assert server.stop() == 0
+def test_a_sample_is_a_share_of_the_requests(loaded, open_log, tmp_path):
+    log = open_log(into_folder(tmp_path), most_bytes=1_000_000)
+    answering = Answering(loaded("xgboost-binary"), Metrics(), log, 0.3)
+    for number in range(200):
+        body = json.dumps({"instances": [row(number)]}).encode()
+        answering.answer(PROTOCOLS["vertex"], payloads.JSON, body, str(number))
+    log.close(10)
     assert 25 <= sum(pq.read_metadata(part).num_rows for part in parts(tmp_path)) <= 100
 
 

@@ -10,6 +10,9 @@ import time
 
 import pytest
 
+from penstock.components._shared.errors import UserError
+from penstock.components.deployment.serving.served import load
+from penstock.components.deployment.serving.settings import Settings
 from tests.components.deployment.conftest import row, serving
 
 BODY = {"instances": [row(1), row(2)]}
@@ -325,7 +328,7 @@ def test_no_request_fails_when_the_server_ends_under_load(models):
     assert len(failed) + len(refused) == 4
 
 
-def test_a_folder_that_is_no_model_ends_the_server_with_one_line(models, tmp_path):
+def test_a_folder_that_is_no_model_is_told_in_one_line(models, tmp_path):
     (tmp_path / "empty").mkdir()
     damaged = tmp_path / "damaged"
     damaged.mkdir()
@@ -338,11 +341,13 @@ def test_a_folder_that_is_no_model_ends_the_server_with_one_line(models, tmp_pat
         (damaged, "is missing"),
         ("s3://bucket/model", "s3:// is not read here"),
     ):
-        with serving(place, ready=False) as server:
-            assert server.process.wait(60) == 65
-        [error] = [line for line in server.lines if "error: " in line]
-        assert problem in error
-        assert error == server.lines[-1]
+        with pytest.raises(UserError, match=problem) as error:
+            load(Settings(model=str(place)))
+        assert error.value.argument == "model"
+    with serving(damaged, ready=False) as server:
+        assert server.process.wait(60) == 65
+    [error] = [line for line in server.lines if "error: " in line]
+    assert error == server.lines[-1]
 
 
 def test_a_port_that_is_taken_ends_the_server_with_one_line(models, server):
