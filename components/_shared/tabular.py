@@ -132,8 +132,8 @@ def _xgboost(folder: Path) -> Model:
     import xgboost
 
     booster = xgboost.Booster(model_file=str(folder / "model.ubj"))
-    names, types = booster.feature_names, booster.feature_types
-    return lambda matrix: booster.predict(xgboost.DMatrix(matrix, feature_names=names, feature_types=types))
+    # The same as of a DMatrix, which takes longer to make than a row to predict.
+    return lambda matrix: booster.inplace_predict(matrix, validate_features=False)
 
 
 def _lightgbm(folder: Path) -> Model:

@@ -26,6 +26,8 @@ from penstock.components.deployment.serving.signature import Signature
 
 EXAMPLE = "serving_input_example.json"
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
 
 @dataclass(frozen=True)
 class Served:
@@ -89,7 +91,7 @@ class Answering:
         if self._log and rows.count and (self._sample >= 1 or random.random() < self._sample):  # noqa: S311  no secret
             now = datetime.datetime.now(datetime.UTC)
             self._log.add(Entry(now, rows.id or request_id, rows.count, rows.columns, columns, len(body)))
-        return json.dumps(written, separators=(",", ":")).encode()
+        return _to_json(written).encode()
 
 
 def load(settings: Settings) -> Served:

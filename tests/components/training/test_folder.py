@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import xgboost
 import yaml
 
 from penstock.components._shared.dataset import open_dataset
 from penstock.components._shared.model import load_model
+from penstock.components._shared.tabular import encode
 
 NAMES = (
     *(
@@ -226,3 +228,15 @@ def test_mlflows_own_server_answers_a_request(models, tmp_path):
     ours = load_model(folder, "test", "model").predict(pd.DataFrame(example["data"], columns=example["columns"]))
     assert [[row[f"probability_{name}"] for name in ("cold", "neutral", "warm")] for row in answer] == ours.tolist()
     assert [row["prediction"] for row in answer] == ["warm", "neutral", "cold", "warm", "neutral"]
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_xgboost_predicts_what_it_predicts_of_its_own_matrices(task, models, frame):
+    folder = models(f"xgboost-{task}")[0]
+    booster = xgboost.Booster(model_file=str(folder / "model.ubj"))
+    model = load_model(folder, "test", "model")
+    rows = encode(model.columns, frame)
+    assert np.isnan(rows).any()
+    own = xgboost.DMatrix(rows, feature_names=booster.feature_names, feature_types=booster.feature_types)
+    ours = model.predict(frame)
+    assert ((ours[:, 1] if task == "binary" else ours) == booster.predict(own)).all()
