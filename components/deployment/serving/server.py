@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -39,6 +40,8 @@ from penstock.components.deployment.serving.signature import KINDS
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _LINGER = 2.0  # seconds in which the rest of a body that was refused is read and thrown away
+_SETTLE = 0.05  # seconds for connections that were accepted to be read
+_BACKLOG = 128  # connections that wait to be accepted
 _FLUSH = 5.0  # seconds for the request log to be written at the end
 
 
@@ -103,21 +106,24 @@ class Server:
             shutdown_timeout=0,
         )
         await runner.setup()
+        host, port = self._settings.host, self._settings.port
         try:
-            await web.TCPSite(runner, self._settings.host, self._settings.port, reuse_address=True).start()
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+            await web.SockSite(runner, self._socket, backlog=_BACKLOG).start()
         except OSError as error:
-            place = f"{self._settings.host}:{self._settings.port}"
+            place = f"{host}:{port}"
             raise UserError(
                 COMPONENT, "port", f"{place} cannot be listened on: {_reason(error)}", "Give another"
             ) from None
-        host, port = runner.addresses[0][:2]
+        port = self._socket.getsockname()[1]
         self._tell(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
         failure = await self._load()
         if failure is None:
             await self._stop.wait()
             await self._drain(runner)
         else:
-            self._tell(failure)
+            print(failure, file=sys.stderr, flush=True)
         self._pool.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(runner.cleanup(), _LINGER)
@@ -151,7 +157,7 @@ class Server:
         await asyncio.wait(either, timeout=self._settings.load_seconds, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if self._stop.is_set():
-            return "stopped while the model was loaded"
+            return f"{COMPONENT}: stopped while the model was loaded"
         if not waiting.done():
             return f"error: {COMPONENT}: model: not loaded within {self._settings.load_seconds:g} s."
         if error := waiting.exception():
@@ -189,6 +195,9 @@ class Server:
         self._tell(f"draining: not ready; takes requests for {settings.drain_delay_seconds:g} s more")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._now.wait(), settings.drain_delay_seconds)
+        # What is accepted while its server closes would be left open and unread: accept nothing first.
+        self._loop.remove_reader(self._socket)
+        await asyncio.sleep(_SETTLE)
         for site in list(runner.sites):
             await site.stop()
         # aiohttp's own shutdown would read no more of bodies that are still on their way.

@@ -105,7 +105,7 @@ def test_what_cannot_be_fetched_ends_the_server_with_one_line(storage, name, pro
     storage.objects[name] = b"x"
     with serving("gs://data/model", ready=False) as server:
         assert server.process.wait(60) == 65
-    assert server.lines[-1].startswith("serving: error: serving: model: ")
+    assert server.lines[-1].startswith("error: serving: model: ")
     assert problem in server.lines[-1]
 
 

@@ -56,6 +56,15 @@ def working(server) -> None:
         time.sleep(0.01)
 
 
+@pytest.fixture
+def storage_that_hangs(monkeypatch):
+    """A bucket's server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setenv("NO_GCE_CHECK", "true")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        yield
+
+
 def test_unknown_routes_methods_and_types_are_told(server):
     status, answer = server.get("/predictions")
     assert (status, answer["kind"]) == (404, "not_found")
@@ -348,6 +357,21 @@ def test_a_folder_that_is_no_model_is_told_in_one_line(models, tmp_path):
         assert server.process.wait(60) == 65
     [error] = [line for line in server.lines if "error: " in line]
     assert error == server.lines[-1]
+    assert error.startswith(f"error: serving: model: {damaged}: ")
+
+
+def test_sigterm_ends_a_server_that_still_loads(storage_that_hangs):
+    with serving("gs://data/model", ready=False) as server:
+        while not server.port:
+            assert server.process.poll() is None
+        assert server.get("/health")[0] == 503
+        assert server.get("/v2/health/live")[0] == 200
+        status, answer, headers = server.ask("POST", "/predict", BODY)
+        assert (status, answer["kind"], headers["retry-after"]) == (503, "loading", "1")
+        assert server.stop() == 0
+    with serving("gs://data/model", ready=False, PENSTOCK_LOAD_SECONDS="1") as server:
+        assert server.process.wait(60) == 65
+    assert server.lines[-1] == "error: serving: model: not loaded within 1 s."
 
 
 def test_a_port_that_is_taken_ends_the_server_with_one_line(models, server):
