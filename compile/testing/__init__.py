@@ -3,6 +3,7 @@
 if __name__ != "penstock.testing":
     raise ImportError(f"this package is penstock.testing, not {__name__}: import it so")
 
+from penstock.testing.azureml import AzureMLStandIn, JobState, JobStates
 from penstock.testing.component import Artifact, ComponentFailed, Outputs, run_component
 from penstock.testing.faults import ALWAYS, Fault
 from penstock.testing.kubeflow import KubeflowStandIn
@@ -15,9 +16,12 @@ __all__ = [
     "Answer",
     "ApiError",
     "Artifact",
+    "AzureMLStandIn",
     "ComponentFailed",
     "Engine",
     "Fault",
+    "JobState",
+    "JobStates",
     "KubeflowStandIn",
     "Outputs",
     "Request",

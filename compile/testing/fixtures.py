@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from penstock.testing.azureml import AzureMLStandIn
     from penstock.testing.kubeflow import KubeflowStandIn
     from penstock.testing.vertex import VertexStandIn
 
@@ -38,4 +39,17 @@ def kubeflow() -> Iterator[KubeflowStandIn]:
     from penstock.testing.kubeflow import KubeflowStandIn
 
     with KubeflowStandIn() as stand_in, stand_in.connected():
+        yield stand_in
+
+
+@pytest.fixture
+def azureml() -> Iterator[AzureMLStandIn]:
+    """A workspace of Azure ML on 127.0.0.1, which every MLClient finds that is made during the test.
+
+    `azureml.client()` is one, with its own credential. Jobs go as `azureml.play` says, and do not run; before the next
+    test all is as it was.
+    """
+    from penstock.testing.azureml import AzureMLStandIn
+
+    with AzureMLStandIn() as stand_in, stand_in.connected():
         yield stand_in

@@ -18,10 +18,10 @@ DATA = {
 # The modules of penstock.testing that need a package beyond the standard library.
 CLIENTS = {
     "certificate.py": ("cryptography",),
-    "connection.py": ("google.auth", "google.cloud"),
+    "connection.py": ("azure.ai", "azure.core", "google.auth", "google.cloud"),
     "pipelines.py": ("yaml",),
     "fixtures.py": ("pytest",),
-    "stand_in.py": ("kfp",),
+    "stand_in.py": ("azure.ai", "kfp"),
     "storage.py": ("google_crc32c",),
 }
 
