@@ -7,6 +7,10 @@ from typing import Any
 
 _DIGEST = "@sha256:"
 
+# Jobs of Vertex AI and models that it serves name their images in values: {"container_spec": {"image_uri": …}}.
+_CONTAINERS = ("container_spec", "containerSpec")
+_IMAGES = ("image_uri", "imageUri")
+
 
 def pin_images(
     spec: Mapping[str, Any], digests: Mapping[str, str], registry: str, tagged: Collection[str] = ()
@@ -32,15 +36,44 @@ def pin_images(
 
 
 def replace_images(spec: Mapping[str, Any], replaced: Callable[[str], str]) -> dict[str, Any]:
-    """Return a spec in which every image is what a function makes of it."""
-    deployment = spec.get("deploymentSpec", {})
-    executors = {
-        label: {**executor, "container": {**executor["container"], "image": replaced(executor["container"]["image"])}}
-        if "image" in executor.get("container", {})
-        else executor
-        for label, executor in deployment.get("executors", {}).items()
-    }
-    return {**spec, "deploymentSpec": {**deployment, "executors": executors}} if executors else dict(spec)
+    """Return a spec in which every image is what a function makes of it, those in values of parameters too."""
+
+    def anywhere(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: container(item) if key in _CONTAINERS else anywhere(item) for key, item in value.items()}
+        return [anywhere(item) for item in value] if isinstance(value, list) else value
+
+    def container(value: Any) -> Any:
+        found = anywhere(value)
+        for name in _named(found):
+            found[name] = replaced(found[name])
+        return found
+
+    found: dict[str, Any] = anywhere(spec)
+    for executor in found.get("deploymentSpec", {}).get("executors", {}).values():
+        if "image" in executor.get("container", {}):
+            executor["container"]["image"] = replaced(executor["container"]["image"])
+    return found
+
+
+def images_in(value: Any) -> Iterator[str]:
+    """Yield the images that are named inside of a value: a list of worker pools, the metadata of a model."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key in _CONTAINERS:
+                yield from (item[name] for name in _named(item))
+            yield from images_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from images_in(item)
+
+
+def _named(container: Any) -> list[str]:
+    """Return the fields of a container that name its image; not those that a parameter fills."""
+    if not isinstance(container, Mapping):
+        return []
+    found = {name: container.get(name) for name in _IMAGES}
+    return [name for name, image in found.items() if isinstance(image, str) and image and "{{$" not in image]
 
 
 def set_caching(spec: Mapping[str, Any], enabled: bool) -> dict[str, Any]:
@@ -66,7 +99,7 @@ def images(spec: Mapping[str, Any]) -> Iterator[str]:
         for executor in spec.get("deploymentSpec", {}).get("executors", {}).values()
         if "image" in executor.get("container", {})
     ]
-    yield from dict.fromkeys(found)
+    yield from dict.fromkeys([*found, *images_in(spec)])
 
 
 def mutable_images(spec: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from penstock.compile import commands, graph
+from penstock.compile._checks import limits
 from penstock.compile._checks.scopes import places
 from penstock.compile.findings import Codes, Finding, Severity
 
@@ -65,10 +66,10 @@ def _mutable(pipeline: graph.Pipeline) -> Iterator[Finding]:
     users: dict[str, list[str]] = {}
     for place in places(pipeline):
         body = place.task.component.body
-        if not isinstance(body, graph.Container) or body.image in commands.VOLUME_IMAGES:
-            continue
-        if _IMAGE.fullmatch(body.image) and "@" not in body.image:
-            users.setdefault(body.image, []).append(place.path)
+        own = [body.image] if isinstance(body, graph.Container) and body.image not in commands.VOLUME_IMAGES else []
+        for image in dict.fromkeys([*own, *limits.handed_images(place.task)]):
+            if _IMAGE.fullmatch(image) and "@" not in image:
+                users.setdefault(image, []).append(place.path)
     for image, paths in users.items():
         others = len(paths) - 1
         several = f" (and {others} more task{'s' if others > 1 else ''})" if others else ""

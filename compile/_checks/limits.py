@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from penstock.compile import graph
+from penstock.compile import graph, rewrites
+from penstock.compile._checks import placeholders
 from penstock.compile._checks.scopes import places
 from penstock.compile.findings import Finding, Severity
 
@@ -75,6 +76,13 @@ def local_images(spec: Spec) -> Iterator[Problem]:
             yield path, f"no platform can pull the image {image}"
 
 
+def handed_images(task: graph.Task) -> Iterator[str]:
+    """Yield the images in the values that a task hands to its platform: of the jobs of Vertex AI, of served models."""
+    yield from rewrites.images_in([value for _, value in placeholders.values(task) if isinstance(value, dict | list)])
+    if isinstance(task.component.body, graph.Importer):
+        yield from rewrites.images_in(task.component.body.metadata)
+
+
 def executors(*kinds: str) -> Callable[[Spec], Iterator[Problem]]:
     """Return a rule that finds executors of these kinds."""
 
@@ -97,10 +105,12 @@ def settings(pipeline: graph.Pipeline, platform: str) -> Iterator[tuple[str, Map
 
 
 def _images(pipeline: graph.Pipeline) -> Iterator[tuple[str, str]]:
-    """Yield each image once, with the first task that runs in it."""
+    """Yield each image once, with the first task that runs in it, or hands it on."""
     seen: set[str] = set()
     for place in places(pipeline):
         body = place.task.component.body
-        if isinstance(body, graph.Container) and body.image not in seen:
-            seen.add(body.image)
-            yield place.path, body.image
+        found = [body.image] if isinstance(body, graph.Container) else []
+        for image in (*found, *handed_images(place.task)):
+            if image not in seen:
+                seen.add(image)
+                yield place.path, image

@@ -74,6 +74,16 @@ def of(task: graph.Task) -> Iterator[tuple[str, ...]]:
         yield from launcher.placeholders(text)
 
 
+def values(task: graph.Task) -> Iterator[tuple[str, Any]]:
+    """Yield the inputs of a task that the spec gives a value, with it: a constant, or else the component's default."""
+    for name, given in task.inputs.items():
+        if isinstance(given.source, graph.Constant):
+            yield name, given.source.value
+    for name, port in task.component.inputs.parameters.items():
+        if name not in task.inputs and port.default is not None:
+            yield name, port.default
+
+
 def within(value: object) -> Iterator[tuple[str, ...]]:
     """Yield the placeholders in the texts of a value, at any depth."""
     for text in _texts_in(value):

@@ -55,6 +55,33 @@ def test_an_image_without_a_digest_is_mutable():
     assert rewrites.mutable_images(spec("python:3.11", f"a/b@{DIGEST}", "python:3.11", "c")) == ["python:3.11", "c"]
 
 
+def pools(image: str) -> list:
+    return [
+        {"machine_spec": {"machine_type": "n1"}, "container_spec": {"image_uri": image, "args": ["penstock/tabular"]}}
+    ]
+
+
+def test_images_that_jobs_and_models_of_vertex_name_in_values_are_pinned_too():
+    before = spec("python:3.11")
+    given = {"inputs": {"parameters": {"pools": {"runtimeValue": {"constant": pools("penstock/tabular:0.1.0")}}}}}
+    served = {"containerSpec": {"imageUri": "penstock/serving:0.1.0", "predictRoute": "/predict"}}
+    from_parameter = {"containerSpec": {"imageUri": "{{$.inputs.parameters['image']}}"}}
+    before["root"] = {"dag": {"tasks": {"train": given}}}
+    before["components"] = {
+        "a": {"inputDefinitions": {"parameters": {"pools": {"defaultValue": pools("penstock/tabular:0.1.0")}}}}
+    }
+    before["deploymentSpec"]["executors"]["exec-importer"]["importer"]["metadata"] = served
+    before["deploymentSpec"]["executors"]["exec-other"] = {"importer": {"metadata": from_parameter}}
+    kept = copy.deepcopy(before)
+    after = rewrites.pin_images(before, {"penstock/tabular": DIGEST, "penstock/serving": DIGEST}, REGISTRY)
+    assert images_of(after) == ["python:3.11", f"{REGISTRY}/serving@{DIGEST}", f"{REGISTRY}/tabular@{DIGEST}"]
+    assert rewrites.mutable_images(after) == ["python:3.11"]
+    pinned = after["root"]["dag"]["tasks"]["train"]["inputs"]["parameters"]["pools"]["runtimeValue"]["constant"]
+    assert pinned == pools(f"{REGISTRY}/tabular@{DIGEST}")
+    assert after["deploymentSpec"]["executors"]["exec-other"] == {"importer": {"metadata": from_parameter}}
+    assert before == kept
+
+
 def test_a_spec_without_executors_stays_as_it_is():
     assert rewrites.pin_images({"root": {}}, {"a": DIGEST}, REGISTRY) == {"root": {}}
 
