@@ -198,6 +198,12 @@ def check_(what: tuple[str, ...], target: str | None, strict: bool, as_json: boo
     help="What `penstock images push` wrote.  [default: containers/digests.json of the repository]",
 )
 @click.option("--allow-mutable-tags", is_flag=True, help="With --registry, put up with images that have no digest.")
+@click.option(
+    "--by-tag",
+    multiple=True,
+    metavar="IMAGE",
+    help="With --registry, put up with this one, of others, by its tag: HOST/NAME. Can be repeated.",
+)
 @_json
 def compile_(
     what: tuple[str, ...],
@@ -206,6 +212,7 @@ def compile_(
     registry: str | None,
     digests: Path | None,
     allow_mutable_tags: bool,
+    by_tag: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Write the spec that every platform runs.
@@ -219,8 +226,8 @@ def compile_(
     """
     if everything == bool(what):
         raise click.UsageError("say what to compile, by name or with --all: penstock compile tabular_training")
-    if not registry and (digests or allow_mutable_tags):
-        raise click.UsageError("--digests and --allow-mutable-tags go with --registry")
+    if not registry and (digests or allow_mutable_tags or by_tag):
+        raise click.UsageError("--digests, --allow-mutable-tags and --by-tag go with --registry")
     from penstock.compile._cli import output as terminal
     from penstock.compile._cli.sources import compile_all
 
@@ -228,7 +235,7 @@ def compile_(
     if registry:
         from penstock.compile import images as images_of
 
-        rewrite = images_of.pinning(registry, digests, allow_mutable_tags)
+        rewrite = images_of.pinning(registry, digests, allow_mutable_tags, by_tag)
     written = compile_all(what, everything, output, rewrite)
     if as_json:
         terminal.print_json([{"name": spec.name, "path": str(path), "sha256": spec.sha256} for path, spec in written])

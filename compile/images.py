@@ -22,7 +22,7 @@ import tempfile
 import time
 import tomllib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
@@ -522,12 +522,15 @@ def write_digests(context: Path, registry: str, pushed: Mapping[Environment, tup
     return path
 
 
-def pinning(registry: str, file: Path | None, allow_mutable: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def pinning(
+    registry: str, file: Path | None, allow_mutable: bool, by_tag: Collection[str] = ()
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Return the rewrite that names a spec's images at a registry by digest.
 
     Args:
         file: What `write_digests` wrote; the repository's own where none is given.
         allow_mutable: Whether images without a digest may stay as they are; the repository's own go by their tag.
+        by_tag: Images of others, without their tag, that may stay as they are.
 
     Raises:
         PenstockError: There is no such file, or it is another registry's. The rewrite raises it for images that were
@@ -561,10 +564,11 @@ def pinning(registry: str, file: Path | None, allow_mutable: bool) -> Callable[[
                 )
         digests = {name: entry["digest"] for name, entry in noted["images"].items()}
         pinned = rewrites.pin_images(spec, digests, registry, own if allow_mutable else ())
-        if not allow_mutable and (mutable := rewrites.mutable_images(pinned)):
+        mutable = [image for image in rewrites.mutable_images(pinned) if rewrites.split(image)[0] not in by_tag]
+        if mutable and not allow_mutable:
             raise PenstockError(
                 f"{', '.join(mutable)}: such a tag can be another image tomorrow; name images by digest, push your own "
-                "with `penstock images push`, or give --allow-mutable-tags"
+                "with `penstock images push`, or give --by-tag IMAGE for one, --allow-mutable-tags for all"
             )
         return pinned
 

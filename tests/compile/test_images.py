@@ -218,6 +218,14 @@ def test_a_mutable_tag_is_refused_unless_it_is_allowed(pushed):
     assert done.returncode == 0, done.stderr
 
 
+def test_one_image_of_others_may_go_by_its_tag(pushed):
+    line = one_line(compile_there(pushed, "--registry", REGISTRY, "--by-tag", "alpine", function="elsewhere"))
+    assert "python:3.11:" in line
+    done = compile_there(pushed, "--registry", REGISTRY, "--by-tag", "python", function="elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert "--by-tag go with --registry" in compile_there(pushed, "--by-tag", "python").stderr
+
+
 def test_without_digests_the_own_images_go_to_the_registry_by_tag_where_that_is_allowed(repository):
     assert "penstock images push" in one_line(compile_there(repository, "--registry", REGISTRY))
     done = compile_there(repository, "--registry", REGISTRY, "--allow-mutable-tags")
