@@ -69,13 +69,11 @@ class Sample:
 def entries(kind: str | None = None) -> list[Entry]:
     """Return the components, then the pipelines, by name.
 
-    A package that cannot be imported is left out with a warning.
+    What cannot be imported is left out with a warning.
     """
-    found = []
-    for group_kind, group in GROUPS.items():
-        if kind in (None, group_kind):
-            listed = [entry for point in entry_points(group=group) for entry in _entries_of(point, group_kind)]
-            found += sorted(listed, key=lambda entry: (entry.name, entry.package))
+    found, left_out = _listed(kind)
+    for reason in left_out:
+        warnings.warn(reason, stacklevel=2)
     return found
 
 
@@ -85,12 +83,14 @@ def find(name: str) -> Entry:
     Raises:
         PenstockError: Where no package, or more than one, has it.
     """
-    known = entries()
+    known, left_out = _listed()
     package, _, wanted = name.rpartition("/")
     wanted = wanted.replace("-", "_")
     found = [entry for entry in known if entry.name == wanted and package in ("", entry.package)]
     if not found:
-        raise PenstockError(f"there is no component or pipeline {name}{_known(wanted, [e.name for e in known])}")
+        names = [entry.name for entry in known]
+        reasons = "".join(f"; {reason}" for reason in left_out)  # any of them may be why it is not there
+        raise PenstockError(f"there is no component or pipeline {name}{_known(wanted, names)}{reasons}")
     if len(found) > 1:
         choices = ", ".join(sorted(f"{entry.package}/{entry.name} (a {entry.kind})" for entry in found))
         raise PenstockError(f"{name} can be any of {choices}; give the package too, or FILE.py:function")
@@ -142,15 +142,21 @@ def python_function(component: Any) -> Callable[..., Any] | None:
     return getattr(component, "python_func", None) or getattr(component, "pipeline_func", None)
 
 
-def _entries_of(point: EntryPoint, kind: str) -> list[Entry]:
-    package = point.dist.name if point.dist else point.module
-    try:
-        module = point.load()
-        names = list(module.__all__)
-        return [Entry(name, kind, package, getattr(module, name)) for name in names]
-    except Exception as error:
-        warnings.warn(f"{package}: its {kind}s are left out: {type(error).__name__}: {error}", stacklevel=3)
-        return []
+def _listed(kind: str | None = None) -> tuple[list[Entry], list[str]]:
+    """Return what there is, and why each module that cannot be imported is left out."""
+    found, left_out = [], []
+    for group_kind, group in GROUPS.items():
+        if kind in (None, group_kind):
+            listed: list[Entry] = []
+            for point in entry_points(group=group):
+                package = point.dist.name if point.dist else point.module
+                try:
+                    module = point.load()
+                    listed += [Entry(name, group_kind, package, getattr(module, name)) for name in module.__all__]
+                except Exception as error:
+                    left_out.append(f"{package}: {point.value} is left out: {type(error).__name__}: {error}")
+            found += sorted(listed, key=lambda entry: (entry.name, entry.package))
+    return found, left_out
 
 
 def _known(wanted: str, names: Iterable[str]) -> str:

@@ -65,7 +65,7 @@ def test_package_that_does_not_import_is_left_out_with_a_warning(
 ) -> None:
     installed(tmp_path, "broken", "broken_things", "import nowhere_to_be_found\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.warns(UserWarning, match="broken: its components are left out: ModuleNotFoundError"):
+    with pytest.warns(UserWarning, match="broken: broken_things is left out: ModuleNotFoundError"):
         names = [entry.name for entry in catalog.entries()]
     assert "train" in names
 
