@@ -38,6 +38,7 @@ GOOGLE = (
     "pipeline_encryption_key_name",
 )
 _START = re.compile(r"\{\{\$[^{}]*(?:\}\})?")
+_CHANNEL = re.compile(r"\{\{channel:[^{}]*\}\}")  # KFP's own mark for a value; its compiler leaves it in some places
 _ESCAPED = re.compile(r"\{\{\$[^{}]*\.json_escape\[\d+\]\}\}")  # AutoML's pipelines, on Vertex AI
 
 
@@ -55,6 +56,10 @@ def check(pipeline: graph.Pipeline) -> Iterator[Finding]:
             for begin in _malformed(text):
                 problem = f"{begin!r} begins like a placeholder and is none"
                 remedy = "write it as {{$.inputs.parameters['name']}}"
+                yield CODES.finding("bad-placeholder", place.path, problem, remedy)
+            for left in _CHANNEL.findall(text) if "{{channel:" in text else ():
+                problem = f"KFP's compiler has left {left!r} where a value should go"
+                remedy = "give the parameter alone, or a task's output; it is not put into a text there"
                 yield CODES.finding("bad-placeholder", place.path, problem, remedy)
         for name in _present(place.task):
             if name not in place.task.component.inputs:
@@ -103,6 +108,8 @@ def _texts(task: graph.Task) -> Iterator[str]:
         yield from (each for each in vars(body.resources).values() if each)
     elif isinstance(body, graph.Importer):
         yield from _texts_in(dict(body.metadata))
+        if isinstance(body.uri, graph.Constant):
+            yield from _texts_in(body.uri.value)
 
 
 def _texts_in(value: object) -> Iterator[str]:

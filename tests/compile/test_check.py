@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from kfp import dsl
 
 from penstock.compile import check, cli
 from penstock.compile.findings import Severity, errors
@@ -387,6 +388,68 @@ def test_what_needs_vertex_is_refused_on_kubeflow(plain):
     container["image"] = "gcr.io/ml-pipeline/google-cloud-pipeline-components:2.22.0"
     assert refused(plain, "kubeflow") == {"google-placeholder", "vertex-operator"}
     assert refused(plain, "vertex") == set()
+
+
+def found(spec: dict, target: str, code: str) -> dict[str, str]:
+    return {finding.path: finding.message for finding in check.check(spec, target) if finding.code == code}
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"image": "europe-docker.pkg.dev/acme/mirror/google-cloud-pipeline-components@sha256:" + "ab" * 32},
+        {
+            "image": "acme/gcpc:1",
+            "command": ["python3", "-m", "google_cloud_pipeline_components.container.v1.x.launcher"],
+        },
+        {"image": "us-docker.pkg.dev/vertex-ai/automl-tabular/kfp-v2-base:latest"},
+        {"image": "us-docker.pkg.dev/vertex-ai-restricted/automl-tabular/training:1"},
+        {"image": "gcr.io/ml-pipeline/model-evaluation:v0.9"},
+    ],
+)
+def test_operators_of_vertex_are_found_wherever_their_image_comes_from(plain, container):
+    [own] = list(plain["deploymentSpec"]["executors"].values())[:1]
+    own["container"] |= {"args": [], **container}
+    assert refused(plain, "kubeflow") == {"vertex-operator"}
+
+
+@pytest.mark.parametrize(
+    "image", ["us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-11:latest", "gcr.io/ml-pipeline/ui:1"]
+)
+def test_images_of_google_that_run_anywhere_are_left_alone(plain, image):
+    next(iter(plain["deploymentSpec"]["executors"].values()))["container"]["image"] = image
+    assert refused(plain, "kubeflow") == set()
+
+
+def test_a_default_that_only_vertex_fills_in_is_refused_on_kubeflow_unless_it_is_given(plain):
+    task = next(iter(plain["root"]["dag"]["tasks"].values()))
+    component = plain["components"][task["componentRef"]["name"]]
+    port = {"parameterType": "STRING", "defaultValue": "{{$.pipeline_google_cloud_project_id}}", "isOptional": True}
+    component.setdefault("inputDefinitions", {}).setdefault("parameters", {})["project"] = port
+    assert refused(plain, "kubeflow") == {"google-placeholder"}
+    assert refused(plain, "vertex") == set()
+    given = {"runtimeValue": {"constant": "acme"}}
+    task.setdefault("inputs", {}).setdefault("parameters", {})["project"] = given
+    assert refused(plain, "kubeflow") == set()
+
+
+def test_images_in_worker_pools_are_held_to_what_images_are(plain):
+    pools = [{"container_spec": {"image_uri": "localhost:5000/train:1"}}]
+    component = next(iter(plain["components"].values()))
+    port = {"parameterType": "LIST", "defaultValue": pools, "isOptional": True}
+    component.setdefault("inputDefinitions", {}).setdefault("parameters", {})["worker_pool_specs"] = port
+    assert "localhost:5000/train:1" in " ".join(found(plain, "vertex", "local-image").values())
+    assert "localhost:5000/train:1" in " ".join(found(plain, "vertex", "mutable-image").values())
+
+
+def test_what_kfp_leaves_unfilled_in_the_uri_of_an_importer_is_found():
+    def taken_in(bucket):
+        dsl.importer(artifact_uri=f"gs://{bucket}/model", artifact_class=dsl.Model)
+
+    taken_in.__annotations__ = {"bucket": str}  # KFP reads types, not their names
+    said = found(yaml.safe_load(compiled(dsl.pipeline(taken_in)).text), "", "bad-placeholder")
+    assert list(said) == ["importer"]
+    assert "KFP's compiler has left '{{channel:task=;name=bucket" in said["importer"]
 
 
 def test_more_than_a_hundred_artifacts_in_one_input_are_refused_on_vertex(plain):

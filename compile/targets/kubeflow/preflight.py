@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from penstock.compile import commands, graph, kubernetes_document
 from penstock.compile._checks import limits, placeholders
@@ -14,7 +15,13 @@ from penstock.compile.findings import Finding, Severity
 
 NAME = "Kubeflow"
 
-_OPERATOR = re.compile(r"/google-cloud-pipeline-components(?:$|[:@])")
+# Whatever registry they come from: mirrors keep the name of the image, or at least the module that it runs.
+_OPERATOR_IMAGE = re.compile(r"(?:^|/)google-cloud-pipeline-components(?:$|[:@])")
+_OPERATOR_MODULE = "google_cloud_pipeline_components."
+_VERTEX_IMAGE = re.compile(
+    r"[a-z]+-docker\.pkg\.dev/vertex-(?:ai-restricted|evaluation|ai/(?:automl-tabular|starryn|time-series-forecasting))/"
+    r"|gcr\.io/ml-pipeline/(?:automl-tables-private|(?:llm-)?model-evaluation)(?:$|[:@/])"
+)
 _LABEL_NAME = re.compile(r"(?:[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
@@ -25,20 +32,30 @@ def check(spec: Spec) -> Iterator[Finding]:
 
 
 def _google_placeholders(spec: Spec) -> Iterator[Problem]:
+    for name, value in spec.values.items():
+        if used := _google(placeholders.within(value)):
+            yield "", f"the value of input {name} reads {used}, to which only Vertex AI gives a value"
     for place in places(spec.pipeline):
-        used = {steps[0] for steps in placeholders.of(place.task) if len(steps) == 1} & {*placeholders.GOOGLE}
-        if used:
-            yield place.path, f"reads {', '.join(sorted(used))}, to which only Vertex AI gives a value"
+        steps = placeholders.of(place.task)
+        values = (step for _, value in placeholders.values(place.task) for step in placeholders.within(value))
+        if used := _google(itertools.chain(steps, values)):
+            yield place.path, f"reads {used}, to which only Vertex AI gives a value"
+
+
+def _google(steps: Iterable[tuple[str, ...]]) -> str:
+    return ", ".join(sorted({step[0] for step in steps if len(step) == 1} & {*placeholders.GOOGLE}))
 
 
 def _operators(spec: Spec) -> Iterator[Problem]:
     for place in places(spec.pipeline):
-        body = place.task.component.body
-        if isinstance(body, graph.Container) and _OPERATOR.search(body.image):
-            yield (
-                place.path,
-                f"component {place.task.component.name} is an operator of google-cloud-pipeline-components",
-            )
+        body, name = place.task.component.body, place.task.component.name
+        if not isinstance(body, graph.Container):
+            continue
+        command = commands.without_source(body)
+        if _OPERATOR_IMAGE.search(body.image) or any(_OPERATOR_MODULE in element for element in command):
+            yield place.path, f"component {name} is an operator of google-cloud-pipeline-components"
+        elif _VERTEX_IMAGE.match(body.image):
+            yield place.path, f"component {name} runs in {body.image}, an image that Google made for Vertex AI"
 
 
 def _artifact_loops(spec: Spec) -> Iterator[Problem]:
@@ -95,7 +112,7 @@ LIMITS = (
     Limit(
         "vertex-operator",
         Severity.ERROR,
-        "operators of google-cloud-pipeline-components, which drive Vertex AI and take their project from it",
+        "operators of google-cloud-pipeline-components and images of Vertex AI, which drive it or run as parts of it",
         "google-cloud-pipeline-components, README",
         "run it on Vertex AI, or put a component that runs anywhere in its place",
         _operators,
