@@ -27,15 +27,15 @@ def refresh(root: Path, *, write: bool) -> list[Path]:
     Raises:
         PenstockError: Where a README or the lines in it are missing.
     """
-    folders: dict[Path, list[Entry]] = {}
-    for entry in catalog.entries("component"):
-        if entry.source and entry.source.is_relative_to(root.resolve()):
-            folders.setdefault(entry.source.parent, []).append(entry)
+    folders = _by_folder(root, "component")
     if not folders:
         raise PenstockError(f"{root}: none of the installed components is declared below this folder")
     pages = [(folder / "README.md", "ports", _ports_of(entries)) for folder, entries in sorted(folders.items())]
     everything = [(folder, entry) for folder, entries in folders.items() for entry in entries]
     pages.append((root.resolve() / "README.md", "components", _components(root.resolve(), everything)))
+    for folder, entries in _by_folder(root, "pipeline").items():
+        rows = [[f"`{entry.name}`", entry.sentence] for entry in entries]
+        pages.append((folder / "README.md", "pipelines", _table(["pipeline", "what it does"], rows)))
     for name, tables in (("engine.md", _engine()), ("checks.md", _checks())):
         page = root.resolve() / "docs" / name
         pages += [(page, mark, table) for mark, table in tables.items() if page.is_file()]
@@ -52,6 +52,14 @@ def refresh(root: Path, *, write: bool) -> list[Path]:
                 unfinished.write_text(after, encoding="utf-8", newline="\n")
                 unfinished.replace(path)
     return stale
+
+
+def _by_folder(root: Path, kind: str) -> dict[Path, list[Entry]]:
+    found: dict[Path, list[Entry]] = {}
+    for entry in catalog.entries(kind):
+        if entry.kind == kind and entry.source and entry.source.is_relative_to(root.resolve()):
+            found.setdefault(entry.source.parent, []).append(entry)
+    return found
 
 
 def _between(text: str, mark: str, table: str, path: Path) -> str:
