@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from penstock.compile import rewrites, submission
+from penstock.compile.findings import errors
 from penstock.compile.from_kfp import parse
 from penstock.compile.submission import Settings
 from penstock.compile.yaml_writer import to_yaml
@@ -21,6 +22,10 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 STAND_INS = {"kubeflow": KubeflowStandIn, "vertex": VertexStandIn}
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REGISTRY = "europe-docker.pkg.dev/my-project/penstock"
+
+
+# Values for parameters that have no default.
+_GIVEN = {"vertex_training": {"region": "europe-west4", "serving_image": "europe-docker.pkg.dev/my-project/serve:1"}}
 
 
 def pipelines() -> list[Path]:
@@ -40,27 +45,32 @@ def pinned(path: Path) -> str:
 def sent(target: str, path: Path) -> str:
     """Return the requests that change something at a platform when a pipeline is submitted, as JSON.
 
-    The spec in them, which has a golden file of its own, is left out.
+    The spec in them, which has a golden file of its own, is left out. Where the platform does not take the pipeline,
+    what is returned is why.
     """
     content = pinned(path).encode()
     with tempfile.TemporaryDirectory() as folder:
         prepared = submission.prepare(
             content,
             path.name,
-            {},
+            _GIVEN.get(path.stem, {}),
             None,
             "golden",
             settings=Settings(pipeline_root="gs://bucket/runs"),
             folder=Path(folder),
         )
-    submission.refuse_unsound(prepared, target)
+    if refused := errors(submission.findings(prepared, target)):
+        return _json({"refused": [str(finding) for finding in refused]})
     with STAND_INS[target](Script("SUCCEEDED")) as stand_in, stand_in.connected():
         submission.target(target).connect(submission.Place()).submit(prepared)
-        found = [*_requests(stand_in)]
-    text = json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        text = _json([*_requests(stand_in)])
     # Ids that the platform makes up are told apart by the order in which they come.
     ids = list(dict.fromkeys(_ID.findall(text)))
     return _ID.sub(lambda match: f"id-{ids.index(match[0]) + 1}", text)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _requests(stand_in: Any) -> Iterator[dict[str, Any]]:
