@@ -14,6 +14,7 @@ from penstock.compile.findings import Codes, Finding, Severity
 CODES = Codes(
     ("unknown-placeholder", Severity.ERROR, "A placeholder that names nothing; the container would see it as it is."),
     ("bad-placeholder", Severity.ERROR, "Something that begins like a placeholder and is none."),
+    ("choice-in-value", Severity.WARNING, "IfPresent or Concat in a value, which platforms decide in commands alone."),
 )
 
 # What every platform gives a value to.
@@ -38,6 +39,7 @@ GOOGLE = (
     "pipeline_encryption_key_name",
 )
 _START = re.compile(r"\{\{\$[^{}]*(?:\}\})?")
+_CHOICE = re.compile(r'\s*\{\s*"(?:Concat|IfPresent)"\s*:')
 _CHANNEL = re.compile(r"\{\{channel:[^{}]*\}\}")  # KFP's own mark for a value; its compiler leaves it in some places
 _ESCAPED = re.compile(r"\{\{\$[^{}]*\.json_escape\[\d+\]\}\}")  # AutoML's pipelines, on Vertex AI
 
@@ -61,6 +63,11 @@ def check(pipeline: graph.Pipeline) -> Iterator[Finding]:
                 problem = f"KFP's compiler has left {left!r} where a value should go"
                 remedy = "give the parameter alone, or a task's output; it is not put into a text there"
                 yield CODES.finding("bad-placeholder", place.path, problem, remedy)
+        for name, value in values(place.task):
+            if any(_CHOICE.match(text) for text in _texts_in(value)):
+                problem = f"input {name} holds an IfPresent or Concat, which is decided in a command, not in a value"
+                remedy = "give the part a value, or decide in the component"
+                yield CODES.finding("choice-in-value", place.path, problem, remedy)
         for name in _present(place.task):
             if name not in place.task.component.inputs:
                 problem = f"IfPresent asks for input {name}, which component {place.task.component.name} does not have"

@@ -682,6 +682,16 @@ def placeholder_that_is_not_closed(spec: Spec) -> bool:
     return False
 
 
+@caught_by("choice-in-value")
+def choice_in_a_constant(spec: Spec) -> bool:
+    for _, task, name, given in channels(spec, "parameters", "runtimeValue"):
+        port = declared(spec, task, "parameters", name)
+        if port and port.get("parameterType") == "STRING":
+            given["runtimeValue"] = {"constant": '{"IfPresent": {"InputName": "x", "Then": "a"}}'}
+            return True
+    return False
+
+
 @caught_by("bad-variable")
 def variable_with_a_space(spec: Spec) -> bool:
     for _, container in containers(spec):

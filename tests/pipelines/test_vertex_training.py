@@ -17,8 +17,10 @@ pytest.importorskip("google_cloud_pipeline_components")
 from click.testing import CliRunner
 from google_cloud_pipeline_components import _image
 from google_cloud_pipeline_components.v1.batch_predict_job import ModelBatchPredictOp
+from google_cloud_pipeline_components.v1.custom_job import create_custom_training_job_from_component
 from google_cloud_pipeline_components.v1.endpoint import ModelDeployOp
 from google_cloud_pipeline_components.v1.model import ModelUploadOp
+from kfp import dsl
 
 from penstock.compile import check, from_kfp, graph, launcher, rewrites
 from penstock.compile.cli import penstock
@@ -310,6 +312,25 @@ def test_the_operators_are_as_the_page_says():
     training = train_on_vertex.component_spec.inputs
     assert "machine_type" not in training
     assert training["worker_pool_specs"].default[0]["machine_spec"] == {"machine_type": "n1-standard-4"}
+
+
+def test_a_job_made_of_a_component_with_a_choice_is_warned_of():
+    @dsl.container_component
+    def greet(name: str = None):  # noqa: RUF013  as KFP reads it
+        choice = dsl.IfPresentPlaceholder(input_name="name", then=["--name", name], else_=["--name", "friend"])
+        return dsl.ContainerSpec(image="alpine:3.20", command=["echo"], args=[choice])
+
+    job = create_custom_training_job_from_component(greet)
+
+    @dsl.pipeline(name="greeting")
+    def greeting():
+        job()
+
+    def found(pipeline) -> set[str]:
+        return {finding.code for finding in check.check(compiled(pipeline).text, "vertex")}
+
+    assert "choice-in-value" in found(greeting)
+    assert "choice-in-value" not in found(vertex_training)
 
 
 def test_the_examples_of_the_page_run(tmp_path):
