@@ -1,5 +1,7 @@
 """Runs every bench_*.py beside this file, prints one table and writes it where the README shows it.
 
+Of a part of them, it writes the rows that were measured.
+
 Each has a function run(scratch) that measures ours and the plain alternative in the same run, and returns rows:
 name, ours, baseline (None where there is nothing to compare with), unit, ratio (ours to baseline), goal, met.
 """
@@ -36,6 +38,18 @@ def markdown(rows: list[dict]) -> str:
     return "\n".join([f"Measured by `make bench` on {machine}.", "", *(f"| {line} |" for line in lines), ""])
 
 
+def updated(table: str, part: str) -> str:
+    """Return a table in which the rows of a part of the benchmarks are those measured now, new ones last."""
+    lines, new = table.splitlines(), {name(line): line for line in part.splitlines() if line.startswith("| ")}
+    lines = [new.pop(name(line), line) if line.startswith("| ") else line for line in lines]
+    end = next(index for index in range(len(lines), 0, -1) if lines[index - 1].startswith("| "))
+    return "\n".join([*lines[:end], *new.values(), *lines[end:], ""])
+
+
+def name(line: str) -> str:
+    return line.split(" | ")[0]
+
+
 def main() -> int:
     names = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
     arguments = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -52,10 +66,10 @@ def main() -> int:
     for row in rows:
         table.add_row(*cells(row))
     Console(width=140).print(table)
-    if chosen == names:  # a part of the table does not replace the whole
-        before, _, rest = README.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        README.write_text(before + BEGIN + markdown(rows) + END + after)
+    before, _, rest = README.read_text().partition(BEGIN)
+    shown, _, after = rest.partition(END)
+    now = markdown(rows) if chosen == names else updated(shown, markdown(rows))
+    README.write_text(before + BEGIN + now + END + after)
     return 0 if all(row["met"] is not False for row in rows) else 1
 
 
