@@ -18,7 +18,7 @@ from penstock.compile.documents import Documents
 from penstock.compile.findings import Code, Finding, Severity
 
 # Platforms that a spec can be held to: folders of targets/ with a module preflight.
-TARGETS = ("local", "kubeflow", "vertex")
+TARGETS = ("local", "kubeflow", "vertex", "azureml")
 
 _RULES = (types, flow, placeholders, containers, platforms, secrets)
 _TABLES = (documents, from_kfp, references, *_RULES)

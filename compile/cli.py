@@ -150,7 +150,7 @@ def describe(what: str, as_json: bool, draw: str | None, path: Path | None) -> N
 
 
 # Known without an import, which completion and help would wait for; a test holds it to check.TARGETS.
-_TARGETS = ("local", "kubeflow", "vertex")
+_TARGETS = ("local", "kubeflow", "vertex", "azureml")
 
 
 @penstock.command("check")
@@ -301,6 +301,66 @@ def slim(path: Path, output: Path | None) -> None:
 
 @penstock.command()
 @click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", required=False, shell_complete=_names)
+@click.option("--to", type=click.Choice(["azureml"]), required=True, help="The platform.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the job; one that holds a converted job is replaced.",
+)
+@click.option(
+    "--each",
+    "folder",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Try every compiled pipeline below a folder, write no job, and show a table of what came of them.",
+)
+@click.option(
+    "--options",
+    "options",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="YAML file: compute, machines, uri_map, max_iterations, …; docs/azureml.md lists them.",
+)
+@click.option(
+    "-p", "--parameter", "given", multiple=True, metavar="NAME=VALUE", help="A parameter of the job. Can be repeated."
+)
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="File to write findings into, as JSON.")
+@click.option("--strict", is_flag=True, help="Refuse what would be warned of.")
+@_json
+def convert(
+    what: str | None,
+    to: str,
+    output: Path | None,
+    folder: Path | None,
+    options: Path | None,
+    given: tuple[str, ...],
+    report: Path | None,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Make of a compiled pipeline, anybody's, a job of a platform that does not take it as it is.
+
+    For Azure ML: job.yml, pipeline.yml, and a component and a code snapshot for each step; images stay as they are. The
+    same pipeline gives the same bytes. Where something cannot be converted, all that stands in the way is named and
+    nothing is written. Exits with 0 where it is converted, 1 where it is refused, 2 where it cannot be read.
+
+    \b
+    Examples: penstock convert specs/tabular_training.yaml --to azureml --output job --options azure.yaml
+              penstock convert --to azureml --each specs
+    """
+    from penstock.compile._cli.converting import Request, convert_and_show, convert_each_and_show
+
+    request = Request(given, options, strict)
+    if folder and not what and not output:
+        sys.exit(convert_each_and_show(folder, request, report, as_json))
+    if not what or not output or folder:
+        raise click.UsageError(
+            "say what to convert and where to: penstock convert SPEC --to azureml --output DIR; or --each FOLDER"
+        )
+    sys.exit(convert_and_show(what, output, request, report, as_json))
+
+
+@penstock.command()
+@click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", required=False, shell_complete=_names)
 @click.option(
     "-p",
     "--parameter",
@@ -370,6 +430,13 @@ def slim(path: Path, output: Path | None) -> None:
     help="Report the run to an OpenLineage backend.  [default: the environment's OPENLINEAGE_URL]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON when it has ended, nothing else.")
+@click.option(
+    "--target",
+    type=click.Choice(["local", "azureml-local"]),
+    default="local",
+    show_default=True,
+    help="What runs it: the local engine or, for a job.yml of `penstock convert`, what stands in for Azure ML.",
+)
 def run(
     what: str | None,
     given: tuple[str, ...],
@@ -385,6 +452,7 @@ def run(
     events: str | None,
     openlineage: str | None,
     as_json: bool,
+    target: str,
 ) -> None:
     """Run a pipeline on this machine.
 
@@ -397,8 +465,17 @@ def run(
               penstock run specs/tabular_training.yaml --params weekly.yaml
               penstock run --resume tabular-training-20261121-093045-1f2e
               penstock run --each specs --runner subprocess
+              penstock run job/job.yml --target azureml-local
     """
     import os
+
+    if target == "azureml-local":
+        others = (file, resume, folder, objects, events, openlineage, no_cache, runner)
+        if not what or any(others):
+            raise click.UsageError("--target azureml-local takes a job.yml, -p, --root, --jobs, --timeout and --json")
+        from penstock.compile._cli.rehearsing import rehearse_and_show
+
+        sys.exit(rehearse_and_show(Path(what), given, root, jobs or os.cpu_count() or 1, timeout, as_json))
 
     from penstock.compile._cli import running, watching
 

@@ -1,0 +1,1 @@
+"""Azure ML: compiled pipelines become pipeline jobs of its second version."""

@@ -1,0 +1,18 @@
+"""What Azure ML does not run, as findings: the table is features.FEATURES."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from penstock.compile.check import Spec
+from penstock.compile.findings import Finding
+from penstock.compile.targets.azureml import features
+from penstock.compile.targets.azureml.options import Options
+from penstock.compile.targets.azureml.plan import Plan
+
+
+def check(spec: Spec) -> Iterator[Finding]:
+    """Yield what `penstock convert --to azureml` would refuse or warn of without options."""
+    values = {name: value for name, value in spec.values.items() if name in spec.pipeline.inputs and value is not None}
+    options = Options()
+    yield from features.check(features.Case(spec.pipeline, Plan(spec.pipeline, values, options), options, values))

@@ -1,0 +1,206 @@
+"""A converted job gives what the local engine gives: states, values, files, and which task failed."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from kfp import compiler, dsl
+from kfp.dsl import Dataset, Output
+
+from penstock.compile import from_kfp
+from penstock.compile.targets.azureml import convert, features, rehearsal
+from penstock.compile.targets.azureml.options import parse
+from tests.compile.rich import rich
+from tests.compile.targets.azureml.parity import differences
+from tests.compile.targets.local.test_corpus import PARAMETERS, SUCCEED
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def give(rows: int = 1) -> list:
+    return list(range(rows))
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def fail(rows: int = 1) -> int:
+    raise ValueError(f"{rows} rows are too few")
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def add(one: int = 0, other: int = 1) -> int:
+    return one + other
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def tell(status: dsl.PipelineTaskFinalStatus) -> str:
+    return f"{status.state} {status.pipeline_task_name} {status.error_message}"
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def save(text: str, data: Output[Dataset]):
+    with open(data.path, "w") as file:
+        file.write(text)
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def length(values: list) -> int:
+    return len(values)
+
+
+@pytest.fixture
+def same(tmp_path, compiled):
+    """Return a function that says where the two differ about a pipeline."""
+
+    def same_as(what, values=None, **options) -> list[str]:
+        return differences(compiled(what), tmp_path, values, parse(options))
+
+    return same_as
+
+
+def test_a_bit_of_everything(compiled, tmp_path):
+    spec, data = compiled(rich), tmp_path / "trips"
+    data.write_text("trips")
+    spec.write_text(spec.read_text().replace("gs://bucket/trips", str(data)))
+    assert differences(spec, tmp_path, {"rows": 2}, parse({"max_iterations": 4})) == []
+
+
+def test_a_failure_and_the_exit_task_that_hears_of_it(same, tmp_path):
+    @dsl.pipeline(name="p")
+    def pipeline(rows: int = 3):
+        with dsl.ExitHandler(tell(), name="guarded"):
+            first = fail(rows=rows).set_retry(1, backoff_duration="0s")
+            add(one=first.output)
+            give(rows=rows)
+        add(one=rows)
+
+    assert same(pipeline) == []
+
+
+def test_a_failure_stops_what_needs_it_and_nothing_else(same):
+    @dsl.pipeline(name="p")
+    def pipeline():
+        bad = fail()
+        add(one=bad.output)
+        add(one=1).after(give(rows=1))
+        add(one=2, other=3).after(bad).ignore_upstream_failure()
+
+    assert same(pipeline) == []
+
+
+def test_branches_loops_and_what_they_collect(same):
+    @dsl.pipeline(name="p")
+    def pipeline(sizes: list = [1, 2]) -> int:  # noqa: B006 kfp copies it
+        found = give(rows=3)
+        with dsl.ParallelFor(found.output, parallelism=1) as item:
+            with dsl.If(item == "1"):
+                one = save(text=item)
+            with dsl.Else():
+                two = save(text="other")
+            dsl.OneOf(one.outputs["data"], two.outputs["data"])
+            kept = add(other=2)
+        with dsl.ParallelFor(sizes) as size, dsl.If(size == "2"):
+            add(other=3)
+        return length(values=dsl.Collected(kept.output)).output
+
+    assert same(pipeline, {"sizes": [1, 2, 3]}, max_iterations=4) == []
+
+
+def test_more_items_than_the_job_was_converted_for_fail_it(compiled, tmp_path):
+    @dsl.pipeline(name="p")
+    def pipeline(rows: int = 3) -> list:
+        with dsl.ParallelFor(give(rows=rows).output) as item:
+            kept = add(other=1)
+            save(text=item)
+        return dsl.Collected(kept.output)
+
+    done = convert.convert(from_kfp.read(compiled(pipeline)), {}, parse({"max_iterations": 2}))
+    convert.write(done, tmp_path / "job")
+    record = rehearsal.run(tmp_path / "job" / "job.yml", root=tmp_path, jobs=2)
+    assert record.state == "Failed"
+    log = tmp_path / "azureml-runs" / record.id / "steps" / "for_loop_1__0__add" / "log.txt"
+    assert "its loop has 3 items, and the job was converted for at most 2" in log.read_text()
+    fewer = rehearsal.run(tmp_path / "job" / "job.yml", root=tmp_path, jobs=2, inputs={"rows": "1"})
+    assert fewer.state == "Completed"
+    assert fewer.outputs == {"Output": [1]}
+    assert fewer.tasks["for-loop-1.1.add"].state == "ABSENT"
+
+
+def test_a_step_that_hangs_is_ended(compiled, tmp_path):
+    @dsl.component(base_image="python:3.11", install_kfp_package=False)
+    def sleep():
+        import time
+
+        time.sleep(60)
+
+    @dsl.pipeline(name="p")
+    def pipeline():
+        add(one=1).after(sleep())
+
+    convert.write(convert.convert(from_kfp.read(compiled(pipeline))), tmp_path / "job")
+    begin = time.monotonic()
+    record = rehearsal.run(tmp_path / "job" / "job.yml", root=tmp_path, jobs=2, timeout=2)
+    assert time.monotonic() - begin < 30
+    assert record.state == "Canceled"
+    assert {step.name: step.state for step in record.steps} == {"add": "NotStarted", "sleep": "Canceled"}
+
+
+def test_an_interrupted_rehearsal_leaves_nothing_running(compiled, tmp_path):
+    @dsl.component(base_image="python:3.11", install_kfp_package=False)
+    def sleep(where: str):
+        import os
+        import time
+
+        with open(where, "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(120)
+
+    @dsl.pipeline(name="p")
+    def pipeline(where: str):
+        sleep(where=where)
+
+    pid = tmp_path / "pid"
+    convert.write(convert.convert(from_kfp.read(compiled(pipeline)), {"where": str(pid)}), tmp_path / "job")
+    command = [sys.executable, "-m", "penstock.compile.cli", "run", str(tmp_path / "job" / "job.yml")]
+    process = subprocess.Popen([*command, "--target", "azureml-local", "--root", str(tmp_path)])
+    for _ in range(600):
+        if pid.is_file() and pid.read_text():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    state = subprocess.run(["ps", "-o", "stat=", "-p", pid.read_text()], capture_output=True, text=True).stdout.strip()
+    assert state[:1] in ("", "Z")  # nobody may have taken note of its end, but it has ended
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", [name for name in SUCCEED if name.startswith("valid/")])
+def test_pipelines_of_others(kfp_specs, tmp_path, name):
+    given = dict(PARAMETERS.get(name, {}))
+    for key, value in given.items():
+        if value == "FILE":
+            (tmp_path / f"{key}.csv").write_text("a,b\n1,2\n")
+            given[key] = str(tmp_path / f"{key}.csv")
+        elif value == "NEW":
+            pytest.skip("counts its attempts in a file that both runs would share")
+    settings = parse({"max_iterations": 5, "machines": [{"accelerator": "*", "count": 8, "compute": "gpu"}]})
+    spec = kfp_specs / f"{name}.yaml"
+    done = convert.convert(from_kfp.read(spec), given, settings)
+    refused = {found.code for found in done.findings if found.severity == "error"}
+    if refused:
+        known = {feature.code for feature in features.FEATURES if feature.effect is features.Effect.REFUSED}
+        pytest.skip(f"refused: {', '.join(sorted(refused & known) or sorted(refused))}")
+    assert differences(spec, tmp_path, given, settings) == []
+
+
+def test_compiled_twice_gives_the_same_run(tmp_path):
+    @dsl.pipeline(name="p")
+    def pipeline():
+        give(rows=2)
+
+    records = []
+    for name in ("a", "b"):
+        compiler.Compiler().compile(pipeline, str(tmp_path / f"{name}.yaml"))
+        convert.write(convert.convert(from_kfp.read(tmp_path / f"{name}.yaml")), tmp_path / name)
+        records.append(rehearsal.run(tmp_path / name / "job.yml", root=tmp_path, jobs=1, run_id=name))
+    assert records[0].tasks == records[1].tasks
