@@ -58,6 +58,7 @@ check: lint test  ## All that CI checks
 golden: $(READY)  ## Write the golden specs, and what platforms are sent of them, anew; read the difference like code
 	@$(BIN)/penstock compile --all --output tests/golden
 	@$(BIN)/python -m tests.compile.targets.golden_requests
+	@$(BIN)/python -m tests.compile.targets.azureml.goldens
 
 lock: $(READY)  ## Resolve requirements.lock anew from pyproject.toml, and the locks of the images
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

@@ -1,4 +1,4 @@
-"""Keeps the tables in the READMEs, and in the pages of the local engine and of checks, as the code is.
+"""Keeps the tables in the READMEs, and in the pages of the local engine, of checks and of Azure ML, as the code is.
 
 A component's README is the one in the folder of its declaration. Tables go between the lines `<!-- ports -->` and
 `<!-- /ports -->` there, and between `<!-- components -->` and `<!-- /components -->` in the README at the root.
@@ -6,6 +6,8 @@ A component's README is the one in the folder of its declaration. Tables go betw
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 import re
 from collections.abc import Sequence
@@ -15,6 +17,9 @@ from penstock.compile import catalog, check, ports
 from penstock.compile._checks.limits import Limit
 from penstock.compile.catalog import Entry
 from penstock.compile.errors import PenstockError
+from penstock.compile.targets.azureml import features as azureml
+from penstock.compile.targets.azureml import kubernetes_fields as azureml_fields
+from penstock.compile.targets.azureml.options import Machine, Options
 from penstock.compile.targets.kubeflow import preflight as kubeflow
 from penstock.compile.targets.local import features, kubernetes_fields
 from penstock.compile.targets.vertex import preflight as vertex
@@ -36,7 +41,7 @@ def refresh(root: Path, *, write: bool) -> list[Path]:
     for folder, entries in _by_folder(root, "pipeline").items():
         rows = [[f"`{entry.name}`", entry.sentence] for entry in entries]
         pages.append((folder / "README.md", "pipelines", _table(["pipeline", "what it does"], rows)))
-    for name, tables in (("engine.md", _engine()), ("checks.md", _checks())):
+    for name, tables in (("engine.md", _engine()), ("checks.md", _checks()), ("azureml.md", _azureml())):
         page = root.resolve() / "docs" / name
         pages += [(page, mark, table) for mark, table in tables.items() if page.is_file()]
     stale = []
@@ -77,6 +82,31 @@ def _engine() -> dict[str, str]:
         "runs": _table(["", "how"], [[feature.name, feature.note] for feature in features.RUN]),
         "refuses": _table(["", "why"], [[feature.name, feature.note] for feature in features.REFUSED]),
         "kubernetes": _table(["", "", "here"], [[name, field.effect, field.note] for name, field in fields.items()]),
+    }
+
+
+def _azureml() -> dict[str, str]:
+    """Return the tables of what becomes of pipelines on Azure ML, and of what a conversion can be told."""
+    rows = [
+        [feature.name, feature.effect, feature.note, f"`{feature.code}`" if feature.code else "", feature.remedy]
+        for effect in azureml.Effect
+        for feature in azureml.FEATURES
+        if feature.effect is effect
+    ]
+    fields = {f"`{field.name}`": field for field in azureml_fields.FIELDS}
+    fields |= {f"the pipeline's `{field.name}`": field for field in azureml_fields.PIPELINE_FIELDS}
+
+    def documented(kind: type) -> str:
+        meanings = ports.documented((inspect.getdoc(kind) or "").replace("Attributes:", "Args:"))
+        return _table(["", "meaning"], [[f"`{each.name}`", meanings[each.name]] for each in dataclasses.fields(kind)])
+
+    return {
+        "features": _table(["", "", "how, or why", "finding", "what to do"], rows),
+        "kubernetes": _table(
+            ["", "", "on Azure ML"], [[name, each.effect, each.note] for name, each in fields.items()]
+        ),
+        "options": documented(Options),
+        "machines": documented(Machine),
     }
 
 

@@ -491,8 +491,10 @@ class Step:
     def _keep(self, artifacts: Mapping[str, launcher.Artifact], made: Path) -> None:
         """Move what a command wrote into the folders of its outputs, what it wrote beside them as well."""
         ports = {port: Path(self.given[name]) for name, port in self.step["outputs"].items()}
+        # A component may name its artifact's file as it likes.
+        own = {Path(os.path.relpath(one.uri, str(made))).parts[0]: port for port, one in artifacts.items()}
         for entry in sorted(made.iterdir()) if made.is_dir() else ():
-            owners = [port for port in ports if entry.name.startswith(port)]
+            owners = [own[entry.name]] if entry.name in own else [port for port in ports if entry.name.startswith(port)]
             if not owners:
                 print(f"penstock: {entry.name} is beside the outputs and belongs to none; it is not kept", flush=True)
                 continue
@@ -500,8 +502,7 @@ class Step:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(str(entry), str(target))
         for port, artifact in artifacts.items():
-            own = str(made / port)
-            inside = artifact.uri == own or artifact.uri.startswith(f"{made}{os.sep}")
+            inside = artifact.uri.startswith(f"{made}{os.sep}")
             path, uri = port, ""
             if inside:
                 path = os.path.relpath(artifact.uri, str(made))
