@@ -39,18 +39,17 @@ class Request:
 
 def convert_and_show(what: str, output: Path, request: Request, report: Path | None, as_json: bool) -> int:
     """Convert what the user named into a folder, show it, and return the exit code: 1 where it is refused."""
-    from penstock.compile import from_kfp, parameters
+    from penstock.compile import documents
     from penstock.compile.targets.azureml import convert
 
     source = find_source(what)
     name = what if source.function is None else source.name
     if source.function is None:
         assert source.file is not None
-        pipeline = from_kfp.read(source.file)
+        text = documents.text_of(source.file)
     else:
-        pipeline = from_kfp.parse(source.compiled().text, name)
-    values = parameters.from_text(pipeline, split(request.given))
-    done = convert.convert(pipeline, values, _options(request.options), strict=request.strict)
+        text = source.compiled().text
+    done = convert.convert_text(text, name, split(request.given), _options(request.options), strict=request.strict)
     if not done.refused:
         convert.write(done, output)
     if report:
@@ -94,14 +93,13 @@ def convert_each_and_show(folder: Path, request: Request, report: Path | None, a
 def _one(
     path: Path, folder: Path, texts: Mapping[str, str], options: Options | None, strict: bool
 ) -> dict[str, object]:
-    from penstock.compile import from_kfp, parameters
+    from penstock.compile import documents
     from penstock.compile.targets.azureml import convert
 
     name = str(path.relative_to(folder))
     try:
-        pipeline = from_kfp.read(path)
-        values = parameters.from_text(pipeline, {each: texts[each] for each in texts if each in pipeline.inputs})
-        done = convert.convert(pipeline, values, options, strict=strict)
+        text = documents.text_of(path)
+        done = convert.convert_text(text, str(path), texts, options, strict=strict, lenient=True)
     except PenstockError as error:
         reason = str(error).removeprefix(f"{path}: ")
         return {"file": name, "state": _BROKEN, "steps": 0, "reasons": [reason], "findings": []}

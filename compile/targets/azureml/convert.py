@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock.compile import from_kfp, graph, parameters
+from penstock.compile import documents, from_kfp, graph, parameters
 from penstock.compile.errors import PenstockError
 from penstock.compile.findings import Finding, Severity, errors
 from penstock.compile.targets.azureml import emit, features, validate
@@ -57,6 +57,7 @@ def convert(
     options: Options | None = None,
     *,
     strict: bool = False,
+    document: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Return a pipeline as an Azure ML job, or all that stands in the way.
 
@@ -65,13 +66,14 @@ def convert(
         values: Values of its parameters by name, paths or URIs for its artifacts.
         options: What the conversion is told.
         strict: Whether what is warned of is refused.
+        document: The PipelineSpec as it is written, for findings about what the graph leaves out.
 
     Raises:
         PenstockError: a value is of another type, or its name unknown.
     """
     chosen, known = options or Options(), _known(pipeline, values or {})
     plan = Plan(pipeline, known, chosen)
-    case = features.Case(pipeline, plan, chosen, known)
+    case = features.Case(pipeline, plan, chosen, known, document or {})
     found = features.check(case)
     if strict:
         found = [Finding(each.code, Severity.ERROR, each.path, each.message, each.remedy) for each in found]
@@ -83,16 +85,33 @@ def convert(
     return Conversion(pipeline, tuple(found), files)
 
 
-def convert_file(
-    spec: Path, values: Mapping[str, str], options: Options | None = None, *, strict: bool = False
+def convert_text(
+    text: str,
+    name: str,
+    values: Mapping[str, str],
+    options: Options | None = None,
+    *,
+    strict: bool = False,
+    lenient: bool = False,
 ) -> Conversion:
-    """Return a compiled pipeline's job, as `convert` does; values are texts, as a command line has them.
+    """Return a compiled pipeline's job, as `convert` does.
+
+    Args:
+        text: IR as YAML or JSON.
+        name: How errors call it.
+        values: Values as texts, as a command line has them.
+        options: What the conversion is told.
+        strict: Whether what is warned of is refused.
+        lenient: Whether values that the pipeline does not have are left out.
 
     Raises:
-        PenstockError: the file is not a whole, valid pipeline, or a value does not fit.
+        PenstockError: the text is not a whole, valid pipeline, or a value does not fit.
     """
-    pipeline = from_kfp.read(spec)
-    return convert(pipeline, parameters.from_text(pipeline, values), options, strict=strict)
+    pipeline = from_kfp.parse(text, name)
+    if lenient:
+        values = {each: values[each] for each in values if each in pipeline.inputs}
+    given = parameters.from_text(pipeline, values)
+    return convert(pipeline, given, options, strict=strict, document=documents.unwrap(text).spec)
 
 
 def write(conversion: Conversion, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -41,12 +41,18 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True)
 class Case:
-    """A pipeline on its way to a job."""
+    """A pipeline on its way to a job.
+
+    Attributes:
+        values: Values of its inputs that are known.
+        document: The PipelineSpec as it is written, for what the graph leaves out; empty where it is not at hand.
+    """
 
     pipeline: graph.Pipeline
     plan: Plan
     options: Options
     values: Mapping[str, Any]
+    document: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,11 @@ def _empty(case: Case) -> Iterator[Problem]:
             yield place.path, f"component {place.task.component.name} has no tasks, so no step could tell how it ended"
 
 
+def _no_steps(case: Case) -> Iterator[Problem]:
+    if not case.plan.steps:
+        yield "", "no task of it runs anything"
+
+
 def _task_config(case: Case) -> Iterator[Problem]:
     for place in places(case.pipeline):
         component = place.task.component
@@ -209,15 +220,15 @@ def _fields(effect: str) -> Callable[[Case], Iterator[Problem]]:
 
     def find(case: Case) -> Iterator[Problem]:
         document = case.pipeline.platforms.get(kubernetes_document.PLATFORM, {}).get("pipelineConfig", {})
-        for field in kubernetes_fields.PIPELINE_FIELDS:
-            if field.effect == effect and document.get(field.name):
-                yield "", f"kubernetes.pipelineConfig.{field.name}: {field.note}"
+        for row in kubernetes_fields.PIPELINE_FIELDS:
+            if row.effect == effect and document.get(row.name):
+                yield "", f"kubernetes.pipelineConfig.{row.name}: {row.note}"
         for place in places(case.pipeline):
             task = kubernetes_fields.settings(place.task.component)
-            for field in kubernetes_fields.FIELDS:
-                if field.effect == effect and task.get(field.name):
-                    for detail in field.problems(task[field.name], case.options):
-                        yield place.path, f"kubernetes.{field.name}{f' ({detail})' if detail else ''}: {field.note}"
+            for row in kubernetes_fields.FIELDS:
+                if row.effect == effect and task.get(row.name):
+                    for detail in row.problems(task[row.name], case.options):
+                        yield place.path, f"kubernetes.{row.name}{f' ({detail})' if detail else ''}: {row.note}"
 
     return find
 
@@ -415,6 +426,31 @@ def _fixed_loops(case: Case) -> Iterator[Problem]:
             yield unit.declared, f"its loop has at most {unit.bound} iterations, as many as its items are now"
 
 
+def _properties(case: Case) -> Iterator[Problem]:
+    """Find what older schemas call the metadata of artifacts."""
+    names = ("properties", "customProperties", "custom_properties")
+    for name, component in _mapping(case.document, "components").items():
+        outputs = _mapping(component, "outputDefinitions", "output_definitions")
+        for port, artifact in _mapping(outputs, "artifacts").items():
+            if used := [each for each in names if _mapping(artifact, each)]:
+                yield "", f"component {name}, output {port}: {', '.join(used)} of an older schema"
+    deployment = _mapping(case.document, "deploymentSpec", "deployment_spec")
+    for name, executor in _mapping(deployment, "executors").items():
+        if used := [each for each in names if _mapping(_mapping(executor, "importer"), each)]:
+            yield "", f"executor {name}: {', '.join(used)} of an older schema"
+
+
+def _mapping(document: Any, *names: str) -> Mapping[str, Any]:
+    """Return the first mapping that a document has under one of these names, or an empty one."""
+    found = (document.get(name) for name in names) if isinstance(document, Mapping) else iter(())
+    return next((each for each in found if isinstance(each, Mapping)), {})
+
+
+def _platform_config(case: Case) -> Iterator[Problem]:
+    if case.pipeline.platforms.get(kubernetes_document.PLATFORM, {}).get("config"):
+        yield "", "kubernetes.config means nothing to Azure ML"
+
+
 def _root(case: Case) -> Iterator[Problem]:
     if case.pipeline.default_root:
         yield "", "defaultPipelineRoot means nothing to Azure ML; outputs go to the datastore"
@@ -510,6 +546,14 @@ FEATURES = (
         _W, "URIs of artifacts in commands", "paths of the step's machine", "local-uri",
         "a command that gives them to another service will not work", _uris,
     ),
+    Feature(
+        _W, "properties of artifacts in older schemas", "not given to tasks", "old-properties",
+        "write them as metadata", _properties,
+    ),
+    Feature(
+        _W, "other settings of Kubernetes's pipeline document", "no meaning", "kubernetes-config", "take them out",
+        _platform_config,
+    ),
     Feature(_W, "debug pauses", "no meaning", "debug-pause", "take it out", _pauses),
     Feature(
         _W, "images that only this machine has", "only azureml-local can run them", "local-image",
@@ -588,6 +632,9 @@ FEATURES = (
     ),
     Feature(
         _R, "workspace importers", "steps share no folder", "workspace-import", "use the artifact", _to_workspace,
+    ),
+    Feature(
+        _R, "pipelines of importers alone", "a job without steps is none", "no-steps", "add a task", _no_steps,
     ),
     Feature(
         _R, "nested pipelines without tasks", "there is no step to carry them out", "empty-part", "take it out", _empty,

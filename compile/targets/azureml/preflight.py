@@ -15,4 +15,5 @@ def check(spec: Spec) -> Iterator[Finding]:
     """Yield what `penstock convert --to azureml` would refuse or warn of without options."""
     values = {name: value for name, value in spec.values.items() if name in spec.pipeline.inputs and value is not None}
     options = Options()
-    yield from features.check(features.Case(spec.pipeline, Plan(spec.pipeline, values, options), options, values))
+    plan = Plan(spec.pipeline, values, options)
+    yield from features.check(features.Case(spec.pipeline, plan, options, values, spec.documents.spec))

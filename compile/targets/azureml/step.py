@@ -138,10 +138,10 @@ class World:
     def _decided(self, path: str, unit: Mapping[str, Any]) -> Begun:
         outer = self.begin(unit["loop_of"] if "loop_of" in unit else unit["scope"])
         if outer.state != RUNNING:
-            return Begun(CANCELLED if outer.state == FAILED else outer.state)
+            return Begun(CANCELLED if outer.state == FAILED else outer.state, error=outer.error)
         if "loop_of" in unit:
             if unit["iteration"] >= outer.count:
-                return Begun(ABSENT)
+                return Begun(ABSENT, error=f"its loop has {outer.count} items")
             return Begun(RUNNING, *outer.items[unit["iteration"]])
         try:
             return self._allowed(unit) or self._resolved(path, unit, outer)

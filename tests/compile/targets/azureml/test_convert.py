@@ -1,5 +1,6 @@
 """What a job is made of, what is refused or warned of, and that the same pipeline gives the same bytes."""
 
+import ast
 import json
 import os
 import subprocess
@@ -199,6 +200,14 @@ def test_more_inputs_than_azure_takes_are_refused(converted):
     done = converted(pipeline)
     assert codes(done) == {"too-many": "gather"}
     assert "reads 201 outputs of other steps, more than 200" in done.findings[0].message
+
+
+def test_a_pipeline_that_runs_nothing_is_refused(converted):
+    @dsl.pipeline(name="p")
+    def pipeline():
+        dsl.importer(artifact_uri="azureml://datastores/d/paths/x", artifact_class=Dataset, reimport=False)
+
+    assert codes(converted(pipeline)) == {"no-steps": ""}
 
 
 def test_strict_refuses_what_would_be_warned_of(compiled):
@@ -424,7 +433,15 @@ def test_the_programs_in_a_snapshot_need_nothing_but_each_other():
     programs = emit.shipped()
     assert sorted(programs) == ["launcher.py", "step.py"]
     assert b"penstock.compile" not in programs["step.py"]
-    compile(programs["step.py"], "step.py", "exec")
+    for name, content in programs.items():
+        tree = ast.parse(content, name, feature_version=(3, 8))
+        imported = {
+            alias.name.partition(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in ([ast.alias(str(node.module))] if isinstance(node, ast.ImportFrom) else node.names)
+        }
+        assert imported <= {*sys.stdlib_module_names, "launcher"}
 
 
 def test_a_shipped_step_starts_alone(tmp_path):

@@ -1,5 +1,6 @@
 """A converted job gives what the local engine gives: states, values, files, and which task failed."""
 
+import json
 import re
 import signal
 import subprocess
@@ -8,10 +9,13 @@ import time
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from kfp import compiler, dsl
 from kfp.dsl import Dataset, Output
 
 from penstock.compile import from_kfp
+from penstock.compile.cli import penstock
+from penstock.compile.errors import PenstockError
 from penstock.compile.targets.azureml import convert, features, rehearsal
 from penstock.compile.targets.azureml.options import parse
 from tests.compile.rich import rich
@@ -182,6 +186,50 @@ def decided(value):
     if isinstance(value, list):
         return [decided(item) for item in value]
     return re.sub(r"random\.randint\([^)]*\)", "1", value) if isinstance(value, str) else value
+
+
+def test_the_command_shows_what_became_of_a_job(compiled, tmp_path):
+    @dsl.pipeline(name="p")
+    def pipeline(rows: int = 3) -> int:
+        with dsl.If(rows > 5):
+            give(rows=rows)
+        return add(one=rows, other=1).output
+
+    convert.write(convert.convert(from_kfp.read(compiled(pipeline))), tmp_path / "job")
+    job = tmp_path / "job" / "job.yml"
+
+    def call(*arguments: object):
+        line = ["run", *map(str, arguments), "--target", "azureml-local", "--root", str(tmp_path / "out")]
+        return CliRunner().invoke(penstock, line, prog_name="penstock")
+
+    done = call(job, "-p", "rows=4", "--json")
+    assert done.exit_code == 0, done.output
+    record = json.loads(done.stdout)
+    assert (record["state"], record["outputs"]) == ("Completed", {"Output": 5})
+    assert record["tasks"]["condition-1.give"]["state"] == "SKIPPED"
+    shown = call(job)
+    assert "SKIPPED: the condition int(inputs.parameter_values['pipelinechannel--rows']) > 5 is false" in shown.stdout
+    assert "Output = 4" in shown.stdout
+    unknown = call(job, "-p", "row=4")
+    assert unknown.exit_code == 2
+    assert "there is no input row; there are rows" in unknown.stderr
+    (tmp_path / "job" / "components" / "add.yml").unlink()
+    assert "is not sound: components/add.yml is not there" in call(job).stderr
+
+
+def test_what_needs_its_image_is_not_run_without_it(compiled, tmp_path):
+    @dsl.component(base_image="python:3.11", packages_to_install=["numpy<2"])
+    def compute():
+        pass
+
+    @dsl.pipeline(name="p")
+    def pipeline():
+        compute()
+
+    convert.write(convert.convert(from_kfp.read(compiled(pipeline))), tmp_path / "job")
+    with pytest.raises(PenstockError, match="task compute installs numpy<2, into this Python"):
+        rehearsal.run(tmp_path / "job" / "job.yml", root=tmp_path / "out", jobs=1)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.corpus
