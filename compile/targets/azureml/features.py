@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,6 +27,10 @@ Problem = tuple[str, str]  # path of the task ("" for the pipeline), what about 
 # What Azure can mount by itself.
 _MOUNTED = ("azureml:", "azureml://", "abfss://", "wasbs://", "https://", "http://")
 _OPERATORS = ("/google-cloud-pipeline-components", "/automl-tabular", "vertex-ai-restricted/")
+_BARE = (
+    "alpine", "bash", "busybox", "curl", "debian", "distroless", "git", "hello-world", "jq", "kubectl", "nginx",
+    "redis", "ubuntu",
+)  # fmt: skip
 _TIMES = ("pipeline_job_create_time_utc", "pipeline_job_schedule_time_utc")
 _NOT_HERE = ("pipeline_root", "workspace_path")
 
@@ -293,6 +299,34 @@ def _commands(case: Case) -> Iterator[Problem]:
             yield unit.declared, f"has no command, and what the image {body.image} would run is not known here"
 
 
+def _pythonless(case: Case) -> Iterator[tuple[str, str, bool]]:
+    """Yield tasks whose image may have no Python, with the image and whether it surely has none."""
+    for unit, body in _steps(case):
+        command = [*body.command, *body.args]
+        if commands.is_lightweight(body) or commands.is_containerized_python(body):
+            continue
+        if any(each in command[:1] for each in ("python", "python3")):
+            continue
+        with contextlib.suppress(Unknown):
+            image = case.plan.text(unit.path, body.image)
+            if not any(fnmatch.fnmatchcase(image, pattern) for pattern in case.options.has_python):
+                name = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+                if name != "python":
+                    yield unit.declared, image, name in _BARE
+
+
+def _no_python(case: Case) -> Iterator[Problem]:
+    for path, image, surely in _pythonless(case):
+        if surely:
+            yield path, f"the image {image} has no Python, with which the step runs its command"
+
+
+def _maybe_no_python(case: Case) -> Iterator[Problem]:
+    for path, image, surely in _pythonless(case):
+        if not surely:
+            yield path, f"the image {image} may have no Python, with which the step runs its command"
+
+
 def _images(case: Case) -> Iterator[Problem]:
     for unit, body in _steps(case):
         try:
@@ -554,6 +588,10 @@ FEATURES = (
         _W, "other settings of Kubernetes's pipeline document", "no meaning", "kubernetes-config", "take them out",
         _platform_config,
     ),
+    Feature(
+        _W, "images of which it is not known whether they have Python", "a step without it fails at once, and says so",
+        "maybe-no-python", "look, and name it in has_python of the options", _maybe_no_python,
+    ),
     Feature(_W, "debug pauses", "no meaning", "debug-pause", "take it out", _pauses),
     Feature(
         _W, "images that only this machine has", "only azureml-local can run them", "local-image",
@@ -593,6 +631,10 @@ FEATURES = (
     Feature(
         _O, "containers without a command", "`entrypoints` says what the image would run", "no-command",
         "give it in entrypoints of the options", _commands,
+    ),
+    Feature(
+        _O, "images without Python", "steps run commands with it; `has_python` names images that have it",
+        "no-python", "put Python into the image, and name it in has_python of the options", _no_python,
     ),
     Feature(
         _O, "ConfigMaps as environment", "`config_maps` has keys and values", "unmapped-config-map",

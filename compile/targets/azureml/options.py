@@ -53,6 +53,7 @@ class Options:
         max_iterations: Most items of a loop that are not known before a run, by patterns of the paths of loops.
         entrypoints: Commands of images whose tasks have none, by patterns of images.
         workdirs: Working folders of images, by patterns of images; else commands work in a folder of their own.
+        has_python: Patterns of images that have Python 3.8 or later, though their names or commands do not say so.
         config_maps: Keys and values of the ConfigMaps that the pipeline names.
         image: Image with Python of the steps that the conversion adds; empty: one of the pipeline's own.
         final_status: Whose words a final status has: "kubeflow" (COMPLETE) or "vertex" (SUCCEEDED).
@@ -68,6 +69,7 @@ class Options:
     max_iterations: Mapping[str, int] = field(default_factory=dict)
     entrypoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     workdirs: Mapping[str, str] = field(default_factory=dict)
+    has_python: tuple[str, ...] = ()
     config_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     image: str = ""
     final_status: str = "kubeflow"
@@ -127,6 +129,7 @@ _SHAPES: dict[str, str] = {
     "int": "an integer",
     "float": "a number",
     "tuple[Machine, ...]": "a list",
+    "tuple[str, ...]": "a list of text",
     "Mapping[str, str]": _TEXT_MAP,
     "Mapping[str, int]": "a map of integers",
     "Mapping[str, tuple[str, ...]]": "a map of lists of text",

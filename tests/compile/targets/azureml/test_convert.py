@@ -121,8 +121,33 @@ def test_an_image_without_a_command_needs_its_entrypoint(converted):
         serve()
 
     assert codes(converted(pipeline)) == {"no-command": "serve"}
-    done = converted(pipeline, entrypoints={"example/*": ["/bin/server", "--once"]})
+    done = converted(pipeline, entrypoints={"example/*": ["/bin/server", "--once"]}, has_python=["example/*"])
     assert json.loads(done.files["code/serve/step.json"])["task"]["command"] == ["/bin/server", "--once"]
+
+
+def test_an_image_without_python_is_refused_and_one_that_may_have_none_warned_of(converted):
+    @dsl.container_component
+    def shell():
+        return dsl.ContainerSpec(image="docker.io/library/busybox:1.36", command=["sh", "-c"], args=["echo"])
+
+    @dsl.container_component
+    def own():
+        return dsl.ContainerSpec(image="example/own@sha256:" + "0" * 64, command=["/bin/tool"])
+
+    @dsl.container_component
+    def script():
+        return dsl.ContainerSpec(image="python:3.12-slim", command=["sh", "-c"], args=["python -c pass"])
+
+    @dsl.pipeline(name="p")
+    def pipeline():
+        shell()
+        own()
+        script()
+
+    done = converted(pipeline)
+    assert codes(done) == {"no-python": "shell"}
+    assert codes(done, Severity.WARNING) == {"maybe-no-python": "own"}
+    assert codes(converted(pipeline, has_python=["*/busybox:*", "example/*"]), Severity.WARNING) == {}
 
 
 def test_kubernetes_settings_are_lowered_mapped_or_refused_by_name(converted):
@@ -268,7 +293,9 @@ def test_options_of_a_file(tmp_path):
 def test_the_job_is_the_same_over_hash_seeds_and_folders(compiled, tmp_path):
     spec = compiled(rich)
     settings = tmp_path / "azure.yaml"
-    settings.write_text("max_iterations: 3\nuri_map: {'gs://bucket/': 'azureml://datastores/d/paths/'}\n")
+    settings.write_text(
+        "has_python: ['alpine:*']\nmax_iterations: 3\nuri_map: {'gs://bucket/': 'azureml://datastores/d/paths/'}\n"
+    )
     found = []
     for seed in ("1", "2"):
         folder = tmp_path / seed / "job"
@@ -342,7 +369,7 @@ def test_nothing_of_the_pipelines_text_is_in_a_command(converted):
 
 
 def test_a_folder_of_something_else_is_left_alone(converted, tmp_path):
-    done = converted(rich, max_iterations=1, uri_map={"gs://": "azureml://"})
+    done = converted(rich, max_iterations=1, uri_map={"gs://": "azureml://"}, has_python=["alpine:*"])
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.txt").write_text("years of work")
@@ -388,7 +415,9 @@ def test_the_command_writes_a_job_and_a_report(compiled, tmp_path):
     assert not report["converted"]
     assert {found["code"] for found in report["findings"]} >= {"unmapped-uri", "unbounded-loop"}
     settings = tmp_path / "azure.yaml"
-    settings.write_text("max_iterations: 3\nuri_map: {'gs://bucket/': 'azureml://datastores/d/paths/'}\n")
+    settings.write_text(
+        "has_python: ['alpine:*']\nmax_iterations: 3\nuri_map: {'gs://bucket/': 'azureml://datastores/d/paths/'}\n"
+    )
     done = call(spec, "--output", tmp_path / "job", "--options", settings, "-p", "rows=5")
     assert done.exit_code == 0, done.output
     assert "job.yml: 18 steps" in done.stdout

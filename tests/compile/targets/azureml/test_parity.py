@@ -68,7 +68,7 @@ def test_a_bit_of_everything(compiled, tmp_path):
     spec, data = compiled(rich), tmp_path / "trips"
     data.write_text("trips")
     spec.write_text(spec.read_text().replace("gs://bucket/trips", str(data)))
-    assert differences(spec, tmp_path, {"rows": 2}, parse({"max_iterations": 4})) == []
+    assert differences(spec, tmp_path, {"rows": 2}, parse({"max_iterations": 4, "has_python": ["*"]})) == []
 
 
 def test_a_failure_and_the_exit_task_that_hears_of_it(same, tmp_path):
@@ -242,7 +242,9 @@ def test_pipelines_of_others(kfp_specs, tmp_path, name):
             given[key] = str(tmp_path / f"{key}.csv")
         elif value == "NEW":
             pytest.skip("counts its attempts in a file that both runs would share")
-    settings = parse({"max_iterations": 5, "machines": [{"accelerator": "*", "count": 8, "compute": "gpu"}]})
+    settings = parse(
+        {"has_python": ["*"], "max_iterations": 5, "machines": [{"accelerator": "*", "count": 8, "compute": "gpu"}]}
+    )
     spec = tmp_path / "spec.yaml"
     # Coins fall as they like; here both runs see the same side.
     spec.write_text(yaml.safe_dump_all(map(decided, yaml.safe_load_all((kfp_specs / f"{name}.yaml").read_text()))))

@@ -20,6 +20,7 @@ SAMPLES = {
     graph.Type.STRUCT: {"a": 1},
 }
 OPTIONS = {
+    "has_python": ["*"],
     "max_iterations": 3,
     "machines": [{"accelerator": "*", "count": 8, "compute": "gpu", "instance_type": "Standard_NC6s_v3"}],
     "uri_map": {"gs://": "azureml://datastores/gs/paths/", "oci://": "azureml://datastores/oci/paths/"},

@@ -18,7 +18,7 @@ Files = dict[str, bytes]
 @pytest.fixture
 def job(compiled) -> Files:
     """Files of a sound job."""
-    settings = parse({"max_iterations": 2, "uri_map": {"gs://": "azureml://"}})
+    settings = parse({"has_python": ["alpine:*"], "max_iterations": 2, "uri_map": {"gs://": "azureml://"}})
     return dict(convert.convert(from_kfp.read(compiled(rich)), {}, settings).files)
 
 
