@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -216,6 +217,8 @@ class _Writer:
 
     def _data(self, uri: str, kind: str | None) -> dict[str, str]:
         path = features.mapped(uri, self.options).removeprefix("file://")
+        if not features.is_mounted(path):
+            path = os.path.abspath(path)  # Azure's client would look below the job's folder
         if kind is None:
             there = Path(path)
             if "://" not in path and there.exists():
@@ -471,7 +474,7 @@ class _Writer:
     def _last_node(self) -> _Node:
         dag = self.pipeline.dag
         own = {task.task for sources in dag.outputs.values() for task in sources}
-        read = sorted({leaf for task in own for leaf in self.plan.needs(task)})
+        read = sorted(self.plan.read_at_the_end()[0])
         known: list[str] = []
         waiting, seen = sorted(own), set()
         while waiting:

@@ -311,7 +311,7 @@ def _pythonless(case: Case) -> Iterator[tuple[str, str, bool]]:
             image = case.plan.text(unit.path, body.image)
             if not any(fnmatch.fnmatchcase(image, pattern) for pattern in case.options.has_python):
                 name = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
-                if name != "python":
+                if not name.startswith("python"):
                     yield unit.declared, image, name in _BARE
 
 
@@ -372,6 +372,9 @@ def _too_many(case: Case) -> Iterator[Problem]:
         sources = {source for found in case.plan.artifacts(path).values() for source in found}
         if (count := len(read) + len(sources)) > MOST_INPUTS:
             yield case.plan.units[path].declared, f"reads {count} outputs of other steps, more than {MOST_INPUTS}"
+    last, given = case.plan.read_at_the_end()
+    if (count := len(last) + len(given)) > MOST_INPUTS:
+        yield "", f"its outputs come from {count} outputs of steps, more than {MOST_INPUTS}"
     for unit, _ in _steps(case):
         if (count := len(unit.component.outputs.artifacts)) >= MOST_OUTPUTS:
             yield unit.declared, f"has {count} artifacts, more than {MOST_OUTPUTS - 1}"

@@ -289,6 +289,18 @@ class Plan:
         elif port in unit.component.outputs.artifacts:
             yield ("task", unit.path, port)
 
+    def read_at_the_end(self) -> tuple[set[str], set[Reference]]:
+        """Return the steps that tell what the pipeline gives, and the artifacts that its outputs can be."""
+        outputs = self.pipeline.dag.outputs
+        sources = [source for found in outputs.values() for source in found]
+        given = {
+            item
+            for name in self.pipeline.outputs.artifacts
+            for source in outputs.get(name, ())
+            for item in self.given(source.task, source.port)
+        }
+        return {leaf for source in sources for leaf in self.needs(source.task)}, given
+
     # Importers
 
     def uri(self, path: str) -> str:
