@@ -442,7 +442,12 @@ class Step:
             outcome.update(error=str(error), exit_code=error.exit_code)
         except launcher.Stopped:
             outcome.update(state=CANCELLED, error="stopped from outside")
-        failures = world.failures if world else {path: outcome["error"]}
+        # What fails before it begins is told by the steps inside it, where there are any.
+        failures = {
+            each: error
+            for each, error in (world.failures if world else {path: outcome["error"]}).items()
+            if each in self.step["chain"] or not any(other.startswith(f"{each}.") for other in self.controls)
+        }
         scopes = world.scopes() if world else {}
         return self._leave(outcome, failures, scopes)
 
