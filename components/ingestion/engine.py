@@ -30,6 +30,7 @@ def connect(scratch: Path, others: Iterable[Path] = ()) -> duckdb.DuckDBPyConnec
         # A column that the query does not use is checked like the others.
         "disabled_optimizers": "unused_columns,column_lifetime",
         "TimeZone": "UTC",
+        "enable_progress_bar": False,  # which it draws into logs, too, where a query takes longer
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
         "python_enable_replacements": False,
