@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -67,9 +68,8 @@ def check(pipeline: graph.Pipeline) -> Iterator[Finding]:
 def is_secret(name: str, value: Any) -> str:
     """Return what a value looks like, in words, where it looks like a secret; else nothing."""
     if isinstance(value, str):
-        for what, pattern in _VALUES:
-            if pattern.search(value):
-                return what
+        if what := _form(value):
+            return what
         if _NAME.search(name) and len(value) > 3 and not _REFERENCE.match(value):
             return "a secret, by its name"
     elif isinstance(value, Mapping):
@@ -77,6 +77,11 @@ def is_secret(name: str, value: Any) -> str:
     elif isinstance(value, list | tuple):
         return next((found for item in value if (found := is_secret(name, item))), "")
     return ""
+
+
+@functools.lru_cache(maxsize=1024)  # tasks of one function have the same commands
+def _form(text: str) -> str:
+    return next((what for what, pattern in _VALUES if pattern.search(text)), "")
 
 
 def _looked_at(path: str, where: str, name: str, value: Any) -> Iterator[Finding]:

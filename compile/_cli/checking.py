@@ -7,16 +7,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.text import Text
+import click
 
 from penstock.compile import check
-from penstock.compile._cli.output import console, print_json
 from penstock.compile._cli.sources import find_source
 from penstock.compile.errors import PenstockError
 from penstock.compile.findings import Finding, Severity
 
 _SUFFIXES = (".yaml", ".yml", ".json")
-_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow"}
+_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
 
 
 def check_and_show(what: Sequence[str], target: str, strict: bool, as_json: bool) -> int:
@@ -27,6 +26,8 @@ def check_and_show(what: Sequence[str], target: str, strict: bool, as_json: bool
         for finding in findings:
             counts[finding.severity] += 1
     if as_json:
+        from penstock.compile._cli.output import print_json
+
         print_json(
             [
                 {"file": name, "target": target, "findings": [dataclasses.asdict(each) for each in findings]}
@@ -36,7 +37,9 @@ def check_and_show(what: Sequence[str], target: str, strict: bool, as_json: bool
     else:
         _show(found)
         specs = f"{len(found)} specs" if len(found) > 1 else "1 spec"
-        print(f"{specs}: {_number(counts[Severity.ERROR], 'error')}, {_number(counts[Severity.WARNING], 'warning')}")
+        click.echo(
+            f"{specs}: {_number(counts[Severity.ERROR], 'error')}, {_number(counts[Severity.WARNING], 'warning')}"
+        )
     return 1 if counts[Severity.ERROR] or (strict and counts[Severity.WARNING]) else 0
 
 
@@ -55,12 +58,11 @@ def _findings(what: str, target: str) -> list[Finding]:
 
 
 def _show(found: dict[str, list[Finding]]) -> None:
-    out = console(folded=False)
     for name, findings in found.items():
         shown = os.path.relpath(name) if os.path.isabs(name) else name
         for finding in findings:
-            label = f"{finding.severity}[{finding.code}]"
-            out.print(Text.assemble(f"{shown}: ", (label, _STYLES[finding.severity]), f" {finding}"), soft_wrap=True)
+            label = click.style(f"{finding.severity}[{finding.code}]", fg=_COLOURS[finding.severity], bold=True)
+            click.echo(f"{shown}: {label} {finding}")
 
 
 def _number(count: int, what: str) -> str:
