@@ -20,7 +20,7 @@ def fingerprint() -> str:
     folders of PYTHONPATH count by the content of their files.
     """
     whole = hashlib.sha256(f"{sys.version}\0{sys.platform}\0".encode())
-    sources = [Path(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    sources = [Path(folder).absolute() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     for folder in sorted({Path(entry) for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))}):
         if not folder.is_dir():
             continue

@@ -221,6 +221,16 @@ def test_a_change_of_installed_code_counts(run, monkeypatch, tmp_path):
     assert set(reused(run(pair)).values()) == {None}
 
 
+def test_a_relative_folder_of_pythonpath_counts(monkeypatch, tmp_path):
+    (tmp_path / "helper.py").write_text("x = 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", ".")
+    before = fingerprint.fingerprint()
+    assert fingerprint.fingerprint() == before
+    (tmp_path / "helper.py").write_text("x = 2\n")
+    assert fingerprint.fingerprint() != before
+
+
 def test_the_fingerprint_covers_this_package_itself(monkeypatch):
     seen = []
     files = fingerprint._files
