@@ -68,6 +68,11 @@ class Documents:
     unknown: tuple[str, ...] = ()
 
 
+# A pipeline of 500 tasks has some 50,000.
+_MOST_VALUES = 5_000_000
+_DEEPEST = 5_000
+
+
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """PyYAML's safe loader, ten times faster in C, that refuses a key given twice."""
 
@@ -169,22 +174,64 @@ def _parsed(text: str) -> list[Any]:
     found: Iterable[Any] | None = None
     if text.lstrip().startswith("{"):
         # JSON is YAML, but for numbers such as 1e-7, which YAML 1.1 takes for text.
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             found = [json.loads(text, object_pairs_hook=_once)]
     try:
         return [item for item in found or _built(text) if item is not None]
     except yaml.YAMLError as error:
         raise NotAPipeline(f"not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise NotAPipeline("nested deeper than any compiled pipeline is") from error
 
 
 def _built(text: str) -> Iterator[Any]:
     """Yield the documents of a YAML text; three times as fast as a loader that builds any object."""
+    if _depth(text) > _DEEPEST:  # the parser, which is written in C, would end the process
+        raise RecursionError
     loader: Any = Loader(text)
     try:
         while loader.check_node():
-            yield _value(loader.get_node(), loader, {})
+            node = loader.get_node()
+            found = _value(node, loader, {})
+            if "*" in text:
+                _bound(node, found)
+            yield found
     finally:
         loader.dispose()
+
+
+def _depth(text: str) -> int:
+    """Return how many collections stand inside each other on one line, or more: brackets of texts count too."""
+    depth, deepest = 0, max((len(run) // 2 for run in re.findall(r"(?:[-?:] ){9,}", text)), default=0)
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = depth + 1 if bracket in "[{" else max(depth - 1, 0)
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _bound(node: yaml.Node, found: Any) -> None:
+    """Refuse a document whose aliases make it endless, or of more values than a compiled pipeline has."""
+    sizes: dict[int, int | None] = {}  # None while what is inside it is counted
+
+    def size(value: Any) -> int:
+        if not isinstance(value, dict | list):
+            return 1
+        known = sizes.get(id(value), 0)
+        if known is None:
+            raise yaml.constructor.ConstructorError(None, None, "an alias stands inside what it names", node.start_mark)
+        if not known:
+            sizes[id(value)] = None
+            known = 1 + sum(map(size, value.values() if isinstance(value, dict) else value))
+            sizes[id(value)] = known
+        return known
+
+    if (values := size(found)) > _MOST_VALUES:
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"its aliases stand for {values:,} values; more than {_MOST_VALUES:,} is no pipeline",
+            node.start_mark,
+        )
 
 
 def _value(node: yaml.Node, loader: Any, seen: dict[int, Any]) -> Any:

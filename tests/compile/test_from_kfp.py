@@ -226,7 +226,23 @@ def test_a_component_that_contains_itself_is_refused(spec):
         ("name: Add\nimplementation: {}\n", "there is no pipelineInfo"),
         ("pipelineInfo: {name: a}\npipelineInfo: {name: b}\n", "'pipelineInfo' is given twice"),
         ("pipelineInfo: {name: a}\n---\n{}\n---\n{}\n", "3 documents"),
+        ("pipelineInfo: {name: a}\nroot: &r {dag: *r}\n", "an alias stands inside what it names"),
+        (
+            "pipelineInfo: {name: a}\na0: &a0 []\n"
+            + "".join(f"a{n}: &a{n} [{f'*a{n - 1},' * 9}]\n" for n in range(1, 9)),
+            "its aliases stand for [0-9,]+ values",
+        ),
+        *(
+            (text, "nested deeper")
+            for text in (
+                "pipelineInfo: {name: a}\nroot: " + "[" * 3000 + "]" * 3000,
+                "pipelineInfo: {name: a}\nroot: " + "[" * 100_000 + "]" * 100_000,
+                "pipelineInfo: {name: a}\nroot:\n  " + "- " * 100_000 + "a\n",
+                '{"pipelineInfo": {"name": "a"}, "root": ' + "[" * 100_000 + "]" * 100_000 + "}",
+            )
+        ),
     ],
+    ids=lambda value: value[-40:],
 )
 def test_what_is_no_compiled_pipeline_is_refused(text, message):
     with pytest.raises(PenstockError, match=message):
