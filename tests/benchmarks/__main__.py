@@ -1,4 +1,4 @@
-"""Runs every bench_*.py beside this file, prints one table and writes it where the README shows it.
+"""Runs every bench_*.py beside this file, prints one table and writes it into docs/benchmarks.md.
 
 Of a part of them, it writes the rows that were measured.
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-README = HERE.parents[1] / "README.md"
+PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->\n"
 COLUMNS = ("measured", "ours", "beside it", "ratio", "goal", "met")
 
@@ -66,10 +66,10 @@ def main() -> int:
     for row in rows:
         table.add_row(*cells(row))
     Console(width=140).print(table)
-    before, _, rest = README.read_text().partition(BEGIN)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
     shown, _, after = rest.partition(END)
     now = markdown(rows) if chosen == names else updated(shown, markdown(rows))
-    README.write_text(before + BEGIN + now + END + after)
+    PAGE.write_text(before + BEGIN + now + END + after)
     return 0 if all(row["met"] is not False for row in rows) else 1
 
 
