@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from penstock.components._shared.dataset import Dataset
 from penstock.components._shared.errors import UserError
-
-MEMORY_LIMIT = "1GiB"
-MOST_THREADS = 16  # each holds buffers of its own, and the limit is for all of them together
 
 INT, FLOAT, STRING = (
     statistics_pb2.FeatureNameStatistics.INT,
@@ -71,33 +63,11 @@ class Column:
     cell: str
 
 
-@contextmanager
-def connect(dataset: Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a database with the view `rows` of a dataset: columns c0, c1, … and the position of rows."""
-    files = ", ".join("'" + str(file).replace("'", "''") + "'" for file in dataset.files)
-    parts = f"read_parquet([{files}])"
-    with tempfile.TemporaryDirectory(prefix="penstock-") as spill, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-        connection.execute(f"SET temp_directory = '{spill}'")
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = false")
-        threads = select(connection, "current_setting('threads')", "range(1)")[0][0]
-        connection.execute(f"SET threads = {min(threads, MOST_THREADS)}")
-        connection.execute(f"CREATE VIEW parts AS FROM {parts}")
-        names = [name for name, *_ in connection.execute("DESCRIBE parts").fetchall()]
-        cells = ", ".join(f'"{name.replace(chr(34), chr(34) * 2)}" AS c{i}' for i, name in enumerate(names))
-        # The position of a row in the dataset; it does not change with the threads or the folder.
-        connection.execute(
-            f"CREATE VIEW rows AS FROM {parts} SELECT {cells}, file_index AS file, file_row_number AS row"
-        )
-        yield connection
-
-
 def columns(connection: duckdb.DuckDBPyConnection, schema: schema_pb2.Schema | None) -> list[Column]:
     """Return the columns of the view `rows`, in order.
 
     Args:
-        connection: From `connect`.
+        connection: From `rows.connect`.
         schema: Says which numbers are categorical, and which times are text. None: neither.
 
     Raises:
@@ -143,13 +113,3 @@ def _is_categorical(feature: schema_pb2.Feature, kind: int) -> bool:
     if feature.type == schema_pb2.INT and kind == INT:
         return feature.int_domain.is_categorical or feature.HasField("bool_domain")
     return feature.type == schema_pb2.FLOAT and kind == FLOAT and feature.float_domain.is_categorical
-
-
-def select(connection: duckdb.DuckDBPyConnection, what: str, source: str) -> list[tuple[Any, ...]]:
-    """Return the rows of a query whose parts were put together here; names from outside are quoted in `connect`."""
-    return connection.execute(f"SELECT {what} FROM {source}").fetchall()
-
-
-def select_one(connection: duckdb.DuckDBPyConnection, expressions: Iterable[str], source: str) -> Iterator[Any]:
-    """Return the values of the one row that aggregates make."""
-    return iter(select(connection, ", ".join(expressions), source)[0])

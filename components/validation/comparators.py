@@ -10,7 +10,8 @@ from tensorflow_metadata.proto.v0.anomalies_pb2 import AnomalyInfo, DriftSkewInf
 from tensorflow_metadata.proto.v0.schema_pb2 import FeatureComparator
 from tensorflow_metadata.proto.v0.statistics_pb2 import FeatureNameStatistics, Histogram
 
-from penstock.components.validation import distances, views
+from penstock.components._shared import distances
+from penstock.components.validation import views
 from penstock.components.validation.malformed import Finding
 
 _HISTOGRAMS = {

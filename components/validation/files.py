@@ -6,20 +6,16 @@ import os
 import threading
 import urllib.parse
 from pathlib import Path
-from typing import TypeVar
 
 import fsspec
 from google.protobuf import text_format
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.unknown_fields import UnknownFieldSet
+from google.protobuf.message import Message
 from tensorflow_metadata.proto.v0.schema_pb2 import Schema
-from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatistics, DatasetFeatureStatisticsList
 
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.messages import parse, read_bytes
 from penstock.components._shared.paths import user_path
-from penstock.components.validation.statistics import ALL_EXAMPLES
 
-M = TypeVar("M", bound=Message)
 SCHEMA_BYTES = 16 << 20
 FETCH_SECONDS = 60.0
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "abfs": "azure-storage", "abfss": "azure-storage"}
@@ -49,7 +45,7 @@ def read_schema(path: str | os.PathLike[str], argument: str) -> Schema:
     Raises:
         UserError: It is not there or does not parse; the line is named.
     """
-    return parse_schema(_read(path, argument), str(path), argument)
+    return parse_schema(read_bytes(path, "validate", argument), str(path), argument)
 
 
 def fetch_schema(uri: str, argument: str, seconds: float = FETCH_SECONDS) -> Schema:
@@ -74,37 +70,13 @@ def parse_schema(content: bytes, origin: str, argument: str) -> Schema:
         raise UserError(
             argument=argument, component="validate", problem=f"{origin} is larger than 16 MiB", remedy=_SCHEMA
         )
-    schema: Schema = _parse(content, Schema(), origin, argument, _SCHEMA)
+    schema: Schema = parse(content, Schema(), origin, "validate", argument, _SCHEMA)
     if not schema.ListFields():
         raise UserError("validate", argument, f"{origin} is an empty schema", _SCHEMA)
     return schema
 
 
-def read_statistics(path: str | os.PathLike[str], argument: str) -> DatasetFeatureStatistics:
-    """Read the statistics of a whole dataset, in binary or as text.
-
-    Raises:
-        UserError: They are not there, do not parse, or are of slices only.
-    """
-    remedy = "Give a DatasetFeatureStatisticsList, as this component, TFDV and TFX write it"
-    datasets = _parse(_read(path, argument), DatasetFeatureStatisticsList(), str(path), argument, remedy).datasets
-    whole = [dataset for dataset in datasets if len(datasets) == 1 or dataset.name == ALL_EXAMPLES]
-    if not whole:
-        names = ", ".join(repr(dataset.name) for dataset in datasets)
-        found = f"has only the slices {names}" if names else "holds no statistics"
-        raise UserError("validate", argument, f"{path} {found}", remedy)
-    return whole[0]
-
-
 _SCHEMA = "Give a schema (tensorflow-metadata Schema) as text, like the one this component writes"
-
-
-def _read(path: str | os.PathLike[str], argument: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        problem = f"{path} cannot be read: {error.strerror}"
-        raise UserError("validate", argument, problem, "Give the path of a file") from None
 
 
 def _fetch(uri: str, scheme: str, argument: str, seconds: float) -> bytes:
@@ -131,35 +103,3 @@ def _fetch(uri: str, scheme: str, argument: str, seconds: float) -> bytes:
         raise UserError("validate", argument, f"{uri} needs a package that is not installed", remedy)
     problem = f"{uri} cannot be read: {type(content).__name__}: {content}"
     raise UserError("validate", argument, problem, "Check the address and that you may read it")
-
-
-def _parse(content: bytes, message: M, origin: str, argument: str, remedy: str) -> M:
-    failure = None
-    if not _is_binary(content):
-        try:
-            text_format.Parse(content.decode("utf-8-sig"), message)
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            failure = f"line {line}: not UTF-8"
-        except text_format.ParseError as error:
-            failure = f"line {error.GetLine()}, column {error.GetColumn()}: {_without_place(error)}"
-        else:
-            return message
-        message.Clear()
-    try:
-        message.ParseFromString(content)
-        # Text may happen to read as binary, but not as binary that makes sense throughout.
-        if message.ListFields() and not (failure and UnknownFieldSet(message)):
-            return message
-    except DecodeError:
-        pass
-    kind = message.DESCRIPTOR.name
-    raise UserError("validate", argument, f"{origin} is no {kind}: {failure or 'neither text nor binary'}", remedy)
-
-
-def _is_binary(content: bytes) -> bool:
-    return any(byte < 32 and byte not in b"\t\n\r\f\v" for byte in content)
-
-
-def _without_place(error: text_format.ParseError) -> str:
-    return str(error).partition(" : ")[2] or str(error)

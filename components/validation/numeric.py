@@ -16,7 +16,8 @@ from fractions import Fraction
 import duckdb
 import numpy as np
 
-from penstock.components.validation.columns import Column, select, select_one
+from penstock.components._shared.rows import select, select_one
+from penstock.components.validation.columns import Column
 
 SAMPLE_ROWS = 200_000
 BUCKETS = 10
@@ -88,7 +89,7 @@ def measure(
     """Return the description of columns of numbers by name.
 
     Args:
-        connection: From `columns.connect`.
+        connection: From `rows.connect`.
         relation: Relation that all of the columns are in.
         columns: Columns, at least one.
         rows: Rows of the dataset.

@@ -13,9 +13,10 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_metadata.proto.v0.schema_pb2 import Feature, Schema
 from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatistics, FeatureNameStatistics, Histogram
 
+from penstock.components._shared import distances
 from penstock.components._shared.dataset import Dataset
 from penstock.components._shared.report import COLORS, Report, new_figure
-from penstock.components.validation import distances, views
+from penstock.components.validation import views
 from penstock.components.validation.anomalies import Baselines, Verdict
 from penstock.components.validation.comparators import divergence
 

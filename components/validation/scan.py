@@ -15,7 +15,8 @@ import duckdb
 from tensorflow_metadata.proto.v0.schema_pb2 import Schema
 
 from penstock.components._shared.dataset import Dataset
-from penstock.components.validation.columns import Column, columns, connect, select, select_one
+from penstock.components._shared.rows import connect, select, select_one
+from penstock.components.validation.columns import Column, columns
 from penstock.components.validation.numeric import Numbers, measure
 
 RANKED_VALUES = 1000
@@ -71,7 +72,7 @@ def scan(dataset: Dataset, schema: Schema | None = None) -> list[Described]:
     """
     if not dataset.files:
         return []
-    with connect(dataset) as connection:
+    with connect(dataset.files) as connection:
         found = columns(connection, schema)
         numbers: dict[str, Numbers] = {}
         values: dict[str, Values] = {}

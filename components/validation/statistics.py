@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from penstock.components._shared.dataset import Dataset
+from penstock.components._shared.messages import ALL_EXAMPLES
 from penstock.components.validation.numeric import BUCKETS, Buckets, Extremes, Numbers
 from penstock.components.validation.scan import Described, Valency, Values, scan
 
-ALL_EXAMPLES = "All Examples"  # TFDV's name of the slice that is no slice
 TOP_VALUES = 20
 NOT_UTF8 = "__BYTES_VALUE__"  # what TFDV shows in place of a value that is not text
 

@@ -7,9 +7,11 @@ import sys
 from dataclasses import dataclass
 
 from tensorflow_metadata.proto.v0.schema_pb2 import Schema
+from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatistics
 
 from penstock.components._shared.dataset import open_dataset
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.messages import read_statistics
 from penstock.components.validation import files, render, schemas
 from penstock.components.validation.anomalies import Baselines, Verdict, find
 from penstock.components.validation.inference import infer
@@ -70,8 +72,10 @@ def validate(
     wanted = _given(given_schema, schema_uri)
     _check_environment(environment, wanted)
     baselines = Baselines(
-        previous=files.read_statistics(previous_statistics, "previous_statistics") if previous_statistics else None,
-        serving=files.read_statistics(serving_statistics, "serving_statistics") if serving_statistics else None,
+        previous=read_statistics(previous_statistics, "validate", "previous_statistics")
+        if previous_statistics
+        else None,
+        serving=_statistics(serving_statistics, "serving_statistics"),
     )
     data = open_dataset(dataset, "validate", "dataset")
     described = describe(data, wanted)
@@ -99,6 +103,10 @@ def _given(path: str | os.PathLike[str] | None, uri: str) -> Schema | None:
     if uri:
         return files.fetch_schema(uri, "schema_uri")
     return files.read_schema(path, "given_schema") if path else None
+
+
+def _statistics(path: str | os.PathLike[str] | None, argument: str) -> DatasetFeatureStatistics | None:
+    return read_statistics(path, "validate", argument) if path else None
 
 
 def _check_environment(environment: str, schema: Schema | None) -> None:

@@ -10,6 +10,7 @@ from tensorflow_metadata.proto.v0.schema_pb2 import Schema
 from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatisticsList
 
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.messages import read_statistics
 from penstock.components.validation import files
 
 TEXT = 'feature { name: "ü" type: INT }  # by hand\n'
@@ -107,7 +108,7 @@ def test_statistics_are_read_in_binary_and_as_text(tmp_path):
     files.write_binary(statistics, tmp_path / "binary")
     files.write_text(statistics, tmp_path / "text")
     for name in ("binary", "text"):
-        assert files.read_statistics(tmp_path / name, "previous_statistics").num_examples == 7
+        assert read_statistics(tmp_path / name, "validate", "previous_statistics").num_examples == 7
 
 
 def test_of_slices_the_whole_is_taken(tmp_path):
@@ -115,18 +116,18 @@ def test_of_slices_the_whole_is_taken(tmp_path):
     statistics.datasets.add(name="country_AT", num_examples=1)
     statistics.datasets.add(name="All Examples", num_examples=7)
     files.write_binary(statistics, tmp_path / "sliced")
-    assert files.read_statistics(tmp_path / "sliced", "previous_statistics").num_examples == 7
+    assert read_statistics(tmp_path / "sliced", "validate", "previous_statistics").num_examples == 7
     statistics.datasets[1].name = "country_DE"
     files.write_binary(statistics, tmp_path / "slices")
     with pytest.raises(UserError, match=r"has only the slices 'country_AT', 'country_DE'"):
-        files.read_statistics(tmp_path / "slices", "previous_statistics")
+        read_statistics(tmp_path / "slices", "validate", "previous_statistics")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff", b"PAR1....", b"a,b\n1,2\n"])
 def test_statistics_that_do_not_parse_are_refused(tmp_path, content):
     (tmp_path / "statistics").write_bytes(content)
     with pytest.raises(UserError, match=r"previous_statistics: .*statistics (is no|holds no) .*Give a Dataset"):
-        files.read_statistics(tmp_path / "statistics", "previous_statistics")
+        read_statistics(tmp_path / "statistics", "validate", "previous_statistics")
 
 
 def test_nothing_half_written_is_left(tmp_path):

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorflow_metadata.proto.v0.statistics_pb2 import FeatureNameStatistics, Histogram
 
+from penstock.components._shared import rows
 from penstock.components._shared.dataset import KIND, open_dataset
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.sealed import new_folder, seal
-from penstock.components.validation import columns, numeric, scan, views
+from penstock.components.validation import numeric, scan, views
 from penstock.components.validation.statistics import describe
 
 
@@ -248,7 +249,7 @@ def test_results_are_the_same_whatever_the_threads_and_the_folder(tmp_path, monk
     bare = duckdb.connect
     found = set()
     for threads in (1, 2, 5):
-        monkeypatch.setattr(columns.duckdb, "connect", lambda n=threads: bare(config={"threads": n}))
+        monkeypatch.setattr(rows.duckdb, "connect", lambda n=threads: bare(config={"threads": n}))
         found |= {describe(many_rows(tmp_path / str(threads))).SerializeToString(deterministic=True) for _ in range(3)}
     assert len(found) == 1
 

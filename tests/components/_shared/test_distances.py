@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from tensorflow_metadata.proto.v0.statistics_pb2 import Histogram
 
-from penstock.components.validation.distances import (
+from penstock.components._shared.distances import (
     jensen_shannon,
     jensen_shannon_of_histograms,
     l_infinity,
