@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 
 from penstock.components._shared.dataset import Dataset, open_dataset, require_columns
 from penstock.components._shared.errors import UserError
-from penstock.components.training import frameworks
-from penstock.components.training.features import choose_columns, learn_features, matrix, native_names
-from penstock.components.training.folder import EXAMPLE_ROWS, write_model
-from penstock.components.training.frameworks import Job, Rows
-from penstock.components.training.hyperparameters import by_place, check
-from penstock.components.training.target import learn_target
-from penstock.components.training.weights import class_factors, combined, row_weights
+from penstock.components._shared.fitting import frameworks
+from penstock.components._shared.fitting.features import choose_columns, learn_features, matrix, native_names
+from penstock.components._shared.fitting.folder import EXAMPLE_ROWS, write_model
+from penstock.components._shared.fitting.frameworks import Job, Rows
+from penstock.components._shared.fitting.hyperparameters import by_place, check
+from penstock.components._shared.fitting.target import learn_target
+from penstock.components._shared.fitting.weights import class_factors, combined, row_weights
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def fit(
         eval_set: Dataset folder of the rows that early stopping watches; may be empty if it is off.
         model: Folder to write.
         target: Column to predict.
-        framework: Row of the table in penstock.components.training.frameworks.
+        framework: Row of the table in penstock.components._shared.fitting.frameworks.
         task: "binary", "multiclass", "regression" or "auto"; see learn_target.
         features: Columns to learn from; empty: all but the target, the weight and `exclude`.
         exclude: Columns not to learn from.

@@ -423,7 +423,7 @@ def test_a_harmed_dataset_is_refused(harm, learn, make_dataset, rows, tmp_path):
 
 def test_a_fit_that_fails_leaves_no_earlier_model(learn, tmp_path, monkeypatch):
     learn(max_rounds=2)
-    monkeypatch.setattr("penstock.components.training.folder._write_environment", lambda *_: 1 / 0)
+    monkeypatch.setattr("penstock.components._shared.fitting.folder._write_environment", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         learn(max_rounds=2)
     assert not (tmp_path / "model").exists()

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from penstock.components._shared.errors import UserError
-from penstock.components.training import hyperparameters as module
-from penstock.components.training.frameworks import NAMES, framework
-from penstock.components.training.hyperparameters import check
+from penstock.components._shared.fitting.frameworks import NAMES, framework
+from penstock.components._shared.fitting.hyperparameters import check
+from penstock.components.training import fit
 
 
 def checked(name, given, task="binary"):
@@ -145,7 +145,7 @@ def test_what_a_framework_refuses_is_one_line_of_its_own_words(name, given, part
 
 
 def test_the_examples_of_the_readme_are_known():
-    readme = Path(module.__file__).with_name("README.md").read_text(encoding="utf-8")
+    readme = Path(fit.__file__).with_name("README.md").read_text(encoding="utf-8")
     examples = [json.loads(text) for text in re.findall(r'(?:^ {4}|`)(\{".*?\})(?:`|$)', readme, re.MULTILINE)]
     given = [example for example in examples if "balanced" not in example]
     assert len(given) >= 3

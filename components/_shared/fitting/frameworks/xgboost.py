@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xgboost
 
-from penstock.components.training.frameworks import (
+from penstock.components._shared.fitting.frameworks import (
     Framework,
     Job,
     Known,

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.fitting.features import is_identifier, is_text
 from penstock.components._shared.tabular import label_text
-from penstock.components.training.features import is_identifier, is_text
 
 TASKS = ("binary", "multiclass", "regression")
 MAX_INTEGER_CLASSES = 20

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from penstock.components._shared.errors import UserError
-from penstock.components.training.target import learn_target
+from penstock.components._shared.fitting.target import learn_target
 
 
 def learned(values, task="auto", type=None):

@@ -19,11 +19,11 @@ import pyarrow as pa
 import yaml
 
 from penstock.components._shared import tabular
+from penstock.components._shared.fitting.features import Feature
+from penstock.components._shared.fitting.frameworks import Framework, Learned
+from penstock.components._shared.fitting.target import Target
 from penstock.components._shared.model import KIND
 from penstock.components._shared.sealed import new_folder, seal
-from penstock.components.training.features import Feature
-from penstock.components.training.frameworks import Framework, Learned
-from penstock.components.training.target import Target
 
 EXAMPLE_ROWS = 5
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightgbm
 
-from penstock.components.training.frameworks import (
+from penstock.components._shared.fitting.frameworks import (
     Framework,
     Job,
     Known,

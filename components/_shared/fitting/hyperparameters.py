@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.components._shared.errors import UserError
-from penstock.components.training.frameworks import Known
+from penstock.components._shared.fitting.frameworks import Known
 
 
 def check(given: Mapping[str, Any], known: Known, framework: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.fitting.target import Target
 from penstock.components._shared.tabular import label_text
-from penstock.components.training.target import Target
 
 BALANCED = "balanced"
 

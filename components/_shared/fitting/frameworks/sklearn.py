@@ -29,8 +29,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 
+from penstock.components._shared.fitting.frameworks import Framework, Job, Known, Learned, Rows, choose
 from penstock.components._shared.tabular import SKLEARN_TYPES
-from penstock.components.training.frameworks import Framework, Job, Known, Learned, Rows, choose
 
 ESTIMATOR = "estimator"
 
