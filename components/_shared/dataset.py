@@ -71,6 +71,21 @@ def require_columns(dataset: Dataset, names: list[str], component: str, argument
             )
 
 
+def column_of(dataset: Dataset, name: str) -> pa.ChunkedArray:
+    """Return a column of all rows."""
+    tables = [pq.read_table(file, columns=[name]) for file in dataset.files]
+    return pa.concat_tables(tables, promote_options="permissive")[name]
+
+
+def frame_of(batch: pa.RecordBatch) -> Any:
+    """Return rows as a DataFrame, as train reads its own: decimals are numbers, not Python objects."""
+    columns = {
+        name: column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+    return pa.table(columns).to_pandas()
+
+
 class DatasetWriter:
     """Writes batches of rows, in order, as the one part file of a dataset; the same rows give the same bytes.
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.sealed import unseal
-from penstock.components._shared.tabular import DESCRIPTION, Predictor
+from penstock.components._shared.tabular import DESCRIPTION, Predictor, encode
 
 KIND = "penstock.model/1"
 
@@ -66,6 +66,10 @@ class TabularModel:
         Raises:
             UserError: A column is missing or holds values of another kind.
         """
+        return self.predict_matrix(self.matrix(frame))
+
+    def matrix(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return the matrix that predict_matrix takes; raises as predict does."""
         missing = [name for name in self.features if name not in frame.columns]
         if missing:
             raise UserError(
@@ -75,7 +79,7 @@ class TabularModel:
                 f"The rows have {', '.join(map(str, frame.columns))}",
             )
         try:
-            return self._predictor.predict(frame)
+            return encode(self.columns, frame) if len(frame) else np.empty((0, len(self.columns)))
         except ValueError as error:
             raise UserError(
                 self._component, self._argument, f"it cannot read the rows: {error}", "Give it rows like its own"

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penstock.components._shared.dataset import Dataset, open_dataset, require_columns
+from penstock.components._shared.dataset import Dataset, column_of, frame_of, open_dataset, require_columns
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.labels import labels_of
 from penstock.components._shared.model import TabularModel
-from penstock.components.evaluation.labels import labels_of
 from penstock.components.evaluation.metrics import Scored
 
 COMPONENT = "evaluate"
@@ -33,12 +32,6 @@ def open_rows(path: str | os.PathLike[str], model: TabularModel) -> Dataset:
         )
     require_columns(dataset, [model.target], COMPONENT, "eval_set")
     return dataset
-
-
-def column_of(dataset: Dataset, name: str) -> pa.ChunkedArray:
-    """Return a column of all rows."""
-    tables = [pq.read_table(file, columns=[name]) for file in dataset.files]
-    return pa.concat_tables(tables, promote_options="permissive")[name]
 
 
 def score(model: TabularModel, dataset: Dataset, labels: np.ndarray, classes: Sequence[Any]) -> Scored:
@@ -62,7 +55,7 @@ def score(model: TabularModel, dataset: Dataset, labels: np.ndarray, classes: Se
     parts = []
     for file in dataset.files:
         for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=list(model.features)):
-            parts.append(model.predict(_frame(batch)))
+            parts.append(model.predict(frame_of(batch)))
     predictions = np.concatenate(parts)
     if wrong := int((~np.isfinite(predictions.reshape(len(labels), -1)).all(axis=1)).sum()):
         raise UserError(
@@ -75,13 +68,4 @@ def score(model: TabularModel, dataset: Dataset, labels: np.ndarray, classes: Se
 
 def labels_for(model: TabularModel, dataset: Dataset) -> np.ndarray:
     """Return the target of all rows, as places in the model's classes or as numbers."""
-    return labels_of(column_of(dataset, model.target), model.target, model.classes)
-
-
-def _frame(batch: pa.RecordBatch) -> Any:
-    # As train read its own rows: decimals are numbers, not Python objects.
-    columns = {
-        name: column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column
-        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-    }
-    return pa.table(columns).to_pandas()
+    return labels_of(column_of(dataset, model.target), model.target, model.classes, COMPONENT, "eval_set")

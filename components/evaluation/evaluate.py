@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from penstock.components._shared.dataset import Dataset, require_columns
+from penstock.components._shared.dataset import Dataset, column_of, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.mlflow_registry import check_model_name
 from penstock.components._shared.model import TabularModel, load_model
+from penstock.components._shared.slices import Sliced, cut
 from penstock.components.evaluation import document, render
 from penstock.components.evaluation.bootstrap import Resampled, difference, measure
 from penstock.components.evaluation.champion import Champion, find_champion
 from penstock.components.evaluation.curves import curves_of
-from penstock.components.evaluation.data import column_of, labels_for, open_rows, score
+from penstock.components.evaluation.data import labels_for, open_rows, score
 from penstock.components.evaluation.gate import (
     Condition,
     Place,
@@ -32,7 +33,6 @@ from penstock.components.evaluation.gate import (
     summary,
 )
 from penstock.components.evaluation.metrics import TASKS, Measured, Scored, Task
-from penstock.components.evaluation.slices import Sliced, cut
 
 COMPONENT = "evaluate"
 SLICE_SAMPLES = 100  # resamples of a slice at most
@@ -185,7 +185,7 @@ def _cut(dataset: Dataset, slices: Sequence[str], conditions: Sequence[Condition
             asked.setdefault(condition.column, "gate")
     for column, argument in asked.items():
         require_columns(dataset, [column], COMPONENT, argument)
-    return {column: cut(column_of(dataset, column), column, argument) for column, argument in asked.items()}
+    return {column: cut(column_of(dataset, column), column, COMPONENT, argument) for column, argument in asked.items()}
 
 
 def _rows(cuts: Mapping[str, Sliced], conditions: Sequence[Condition]) -> dict[Place, np.ndarray | None]:

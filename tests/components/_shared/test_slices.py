@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from penstock.components._shared.errors import UserError
-from penstock.components.evaluation.slices import Sliced, cut
+from penstock.components._shared.slices import Sliced, cut
 
 
 def sliced(values: Any, kind: pa.DataType | None = None) -> Sliced:
-    return cut(pa.chunked_array([pa.array(values, kind)]), "column", "slices")
+    return cut(pa.chunked_array([pa.array(values, kind)]), "column", "evaluate", "slices")
 
 
 def by_name(found: Sliced) -> dict[str, list[int]]:

@@ -52,7 +52,7 @@ class Sliced:
         return Slice(column, name, np.flatnonzero(pc.equal(self.values, name).to_numpy(zero_copy_only=False)))
 
 
-def cut(column: pa.ChunkedArray, name: str, argument: str) -> Sliced:
+def cut(column: pa.ChunkedArray, name: str, component: str, argument: str) -> Sliced:
     """Return the slices of a column in ascending order, or the largest first where not all have one of their own.
 
     Null and NaN are the slice "null". A number or a time with more than MOST distinct values is cut into BINS bins that
@@ -62,7 +62,8 @@ def cut(column: pa.ChunkedArray, name: str, argument: str) -> Sliced:
     Args:
         column: Values of all rows.
         name: The column's name.
-        argument: Argument that asked for it, for errors.
+        component: Who asks, for errors.
+        argument: Argument that asked for it.
 
     Raises:
         UserError: The column is of a type that has no values to go by.
@@ -72,7 +73,7 @@ def cut(column: pa.ChunkedArray, name: str, argument: str) -> Sliced:
         column = column.cast(kind.value_type)
         kind = column.type
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise UserError("evaluate", argument, f"{name!r} is {kind}", "Slice by a column of text, numbers or times")
+        raise UserError(component, argument, f"{name!r} is {kind}", "Slice by a column of text, numbers or times")
     flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_floating(kind):
         flat = pc.if_else(pc.is_nan(flat), pa.scalar(None, kind), flat)
