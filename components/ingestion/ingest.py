@@ -14,11 +14,11 @@ import duckdb
 import pyarrow as pa
 
 from penstock.components._shared.dataset import DatasetWriter
+from penstock.components._shared.engine import connect, identifier, one_line
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.sealed import new_folder
 from penstock.components.ingestion import split as splits
 from penstock.components.ingestion.csv_files import CsvFiles, open_csv
-from penstock.components.ingestion.engine import connect, identifier, one_line
 from penstock.components.ingestion.jsonl_files import JsonlFiles, open_jsonl
 from penstock.components.ingestion.parquet_files import ParquetFiles, open_parquet
 from penstock.components.ingestion.problems import problem

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from penstock.components.ingestion.engine import identifier, literal
+from penstock.components._shared.engine import identifier, literal
 from penstock.components.ingestion.problems import problem
 from penstock.components.ingestion.rejects import NOT_UTF8, Reject
 from penstock.components.ingestion.sieve import LONGEST_LINE, Record, in_blocks, sieve

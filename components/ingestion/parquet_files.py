@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penstock.components.ingestion.engine import literal
+from penstock.components._shared.engine import literal
 from penstock.components.ingestion.problems import problem
 from penstock.components.ingestion.sources import File
 

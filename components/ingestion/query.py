@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import duckdb
 
-from penstock.components.ingestion.engine import identifier, one_line
+from penstock.components._shared.engine import identifier, one_line
 from penstock.components.ingestion.problems import listed, problem
 
 # How a type that Parquet or pandas cannot hold plainly is stored: SQL of the column.

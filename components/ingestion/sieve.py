@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from penstock.components.ingestion.engine import identifier
+from penstock.components._shared.engine import identifier
 from penstock.components.ingestion.rejects import Reject
 from penstock.components.ingestion.types import Column
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import re
 from collections.abc import Sequence
@@ -10,10 +11,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from penstock.components._shared import remote
 from penstock.components._shared.dataset import open_dataset
 from penstock.components._shared.paths import user_path
 from penstock.components._shared.sealed import MANIFEST
-from penstock.components.ingestion import remote, unpack
+from penstock.components.ingestion import unpack
 from penstock.components.ingestion.problems import listed, problem
 
 FORMATS = ("csv", "tsv", "parquet", "jsonl")
@@ -67,7 +69,7 @@ def fetch(source: str, format: str, encoding: str, scratch: Path) -> list[File]:
     elif scheme == "sample":
         found = [(f"sample://{path.name}", path) for path in _sample(source, scratch / "sample")]
     else:
-        found = [(item.name, item) for item in remote.find(source)]
+        found = [(item.name, item) for item in remote.find(source, functools.partial(problem, "source"))]
     formats = [_format(name, format) for name, _ in found]
     if len(set(formats)) > 1:
         raise problem("source", f"{source} has files of the formats {listed(sorted(set(formats)))}", "Give one format")

@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from penstock.components.ingestion.engine import identifier
+from penstock.components._shared.engine import identifier
 from penstock.components.ingestion.problems import listed, problem
 
 WHOLE = (

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from penstock.components.ingestion import remote
+from penstock.components._shared import remote
 from penstock.components.ingestion.problems import problem
 
 ENCODINGS = {"utf-8": "utf-8", "latin-1": "latin-1", "utf-16": "utf-16"}

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
+from penstock.components._shared import engine
 from penstock.components._shared.dataset import fingerprint, open_dataset
 from penstock.components._shared.errors import UserError
-from penstock.components.ingestion import engine
 from penstock.components.ingestion.ingest import ingest
 
 PORTS = ("train_set", "eval_set", "rejects")

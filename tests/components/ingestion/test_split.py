@@ -78,7 +78,7 @@ def test_it_depends_on_neither_time_zone_hash_seed_nor_number_of_threads(file, i
     )
     here = ingested(source, eval_fraction=0.5)
     script = (
-        "import sys; from penstock.components.ingestion import engine; engine.THREADS = 1; "
+        "import sys; from penstock.components._shared import engine; engine.THREADS = 1; "
         "from penstock.components.ingestion.ingest import ingest; "
         "print(ingest(sys.argv[1], *sys.argv[2:5], eval_fraction=0.5).fingerprint)"
     )

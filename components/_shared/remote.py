@@ -17,9 +17,11 @@ from urllib.parse import urlsplit, urlunsplit
 import fsspec
 from aiohttp import ClientError, ClientTimeout
 
-from penstock.components.ingestion.problems import listed, problem
+from penstock.components._shared.errors import UserError
 
 T = TypeVar("T")
+
+Refusal = Callable[[str, str], UserError]  # of a problem and its remedy
 
 DEADLINE = 60.0  # seconds without an answer, or without a further byte
 ATTEMPTS = 3
@@ -57,12 +59,14 @@ class Remote:
         name: Its URI, without user, password and query, fit to be shown.
         path: Its path in the file system.
         size: Bytes, where the store says so and means the bytes that arrive.
+        refuse: Makes the error of the argument that named it.
     """
 
     name: str
     path: str
     size: int | None
     files: Any
+    refuse: Refusal
 
     def fetch(self, target: Path) -> None:
         """Write its bytes to `target`.
@@ -78,29 +82,31 @@ class Remote:
             if self.size is not None and received != self.size:
                 raise ConnectionError(f"{received} of {self.size} bytes arrived")
 
-        _attempted(fetched, self.name)
+        _attempted(fetched, self.name, self.refuse)
 
 
-def find(uri: str) -> list[Remote]:
+def find(uri: str, refuse: Refusal) -> list[Remote]:
     """Return the remote files that a URI names: one, those of a folder, or those that match a glob.
+
+    Args:
+        refuse: Makes the error of the argument that holds the URI.
 
     Raises:
         UserError: There is none, the store is not known, cannot be reached or refuses.
     """
     scheme = uri.partition("://")[0].lower()
     if scheme not in STORES:
-        known = listed(["a path", *(f"{name}://" for name in STORES), "sample://"])
-        raise problem("source", f"unknown scheme {scheme}://", f"Give {known}")
+        known = ", ".join(["a path", *(f"{name}://" for name in STORES)])
+        raise refuse(f"unknown scheme {scheme}://", f"Give {known}")
     store, shown = STORES[scheme], _shown(uri)
     try:
         files, path = fsspec.core.url_to_fs(uri, skip_instance_cache=True, use_listings_cache=False, **store.options)
     except ImportError as error:
-        raise problem(
-            "source", f"{scheme}:// needs a package that is not installed ({error})",
-            f"Run pip install 'penstock[{store.extra}]'",
-        ) from None  # fmt: skip
+        raise refuse(
+            f"{scheme}:// needs a package that is not installed ({error})", f"Run pip install 'penstock[{store.extra}]'"
+        ) from None
     except Exception as error:
-        raise _unreachable(shown, error) from None
+        raise _unreachable(shown, error, refuse) from None
     is_glob = store.globs and any(sign in path for sign in "*?[")
 
     def found() -> list[tuple[str, int | None]]:
@@ -114,15 +120,15 @@ def find(uri: str) -> list[Remote]:
             entries = {path: files.info(path)}
         return [(name, entry.get("size")) for name, entry in sorted(entries.items()) if entry["type"] == "file"]
 
-    entries = _attempted(lambda: _watched(found), shown)
+    entries = _attempted(lambda: _watched(found), shown, refuse)
     if not entries:
-        raise problem("source", f"no file matches {shown}", "Check bucket and path")
+        raise refuse(f"no file matches {shown}", "Check bucket and path")
     if not store.globs:  # a size there may be that of the compressed transfer, and the library checks it
-        return [Remote(shown, path, None, files)]
-    return [Remote(files.unstrip_protocol(name), name, size, files) for name, size in entries]
+        return [Remote(shown, path, None, files, refuse)]
+    return [Remote(files.unstrip_protocol(name), name, size, files, refuse) for name, size in entries]
 
 
-def _attempted(work: Callable[[], T], name: str) -> T:
+def _attempted(work: Callable[[], T], name: str, refuse: Refusal) -> T:
     """Do the work, once more after what may have been a passing fault."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -130,7 +136,7 @@ def _attempted(work: Callable[[], T], name: str) -> T:
         except Exception as error:
             cause = _cause(error)
             if attempt == ATTEMPTS or _is_final(cause):
-                raise _unreachable(name, cause) from None
+                raise _unreachable(name, cause, refuse) from None
         time.sleep(PAUSE * 3 ** (attempt - 1))
     raise AssertionError
 
@@ -182,14 +188,14 @@ def _is_final(error: Exception) -> bool:
     )
 
 
-def _unreachable(shown: str, error: Exception) -> Exception:
+def _unreachable(shown: str, error: Exception, refuse: Refusal) -> UserError:
     if isinstance(error, FileNotFoundError):
-        return problem("source", f"there is no {shown}", "Check the URI")
+        return refuse(f"there is no {shown}", "Check the URI")
     reason = re.sub(r"\?[^\s'\",)]*", "?…", " ".join(str(error).split()))[:300]
     if not isinstance(error, OSError | TimeoutError) or not reason:
         reason = f"{type(error).__name__} {reason}".strip()
     remedy = "Check the URI, the network and this machine's credentials for it"
-    return problem("source", f"{shown} cannot be read: {reason}", remedy)
+    return refuse(f"{shown} cannot be read: {reason}", remedy)
 
 
 def _shown(uri: str) -> str:
