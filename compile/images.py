@@ -216,9 +216,9 @@ class Engine:
         Raises:
             PenstockError: No engine answers.
         """
-        from penstock.compile.targets.local import containers
+        from penstock.compile import container_engine
 
-        if reason := containers.available():
+        if reason := container_engine.available():
             raise PenstockError(f"{reason}; start Docker")
         self._client = self._connect(_QUICK)
         return self
@@ -420,9 +420,9 @@ class Engine:
 
     def _pull(self, name: str) -> str:
         """Fetch an image; return why it cannot be had, or nothing."""
-        from penstock.compile.targets.local import containers
+        from penstock.compile import container_engine
 
-        return containers.fetch(self._client, [name], self._tell).get(name, "")
+        return container_engine.fetch(self._client, [name], self._tell).get(name, "")
 
     def _inspect(self, name: str) -> dict[str, Any] | None:
         from docker.errors import ImageNotFound

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.compile import images
+from penstock.compile import container_engine, images
 from penstock.compile.errors import PenstockError
-from penstock.compile.targets.local import containers
 from tests.compile.machines import MEGABYTE, machine
 from tests.compile.test_images import (  # noqa: F401  fixtures
     DIGEST,
@@ -141,7 +140,7 @@ def test_a_registry_that_does_not_go_on_is_given_up(repository, engine, monkeypa
 
 
 def test_an_image_is_built_where_the_registry_that_may_have_it_stalls(repository, engine, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(containers, "_FETCH_SILENCE", 2.0)
+    monkeypatch.setattr(container_engine, "_FETCH_SILENCE", 2.0)
     began = time.monotonic()
     with stalling(greets=True) as (address, _):
         assert engine.build(environment(repository), address).seconds is not None

@@ -26,9 +26,9 @@ from docker.errors import ImageNotFound
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.compile import container_engine as module
 from penstock.compile import launcher
 from penstock.compile.errors import PenstockError
-from penstock.compile.targets.local import containers as module
 from penstock.compile.targets.local.containers import Containers, available
 from penstock.compile.targets.local.setting import Mount, Setting
 
