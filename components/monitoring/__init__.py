@@ -1,0 +1,1 @@
+"""Watch data and models once they are in use."""

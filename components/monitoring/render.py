@@ -1,0 +1,112 @@
+"""What was found, as a page to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from penstock.components._shared.report import COLORS, Report, new_figure
+from penstock.components.monitoring import measures
+from penstock.components.monitoring.bins import NUMBERS, Column, Counted
+
+MOST_FIGURES = 12
+MOST_BARS = 20
+LONGEST_LABEL = 24
+LEAST_CHANCE = 0.0001
+
+
+def drift(found: Mapping[str, Any], reference: Counted, current: Counted) -> Report:
+    """Return the page of a drift document (see drift.py)."""
+    limits = found["limits"]
+    drifted = [each for each in found["columns"] if each["drifted"]]
+    built = Report("Drift", f"{found['current']['rows']:,} rows beside {found['reference']['rows']:,} of the reference")
+    names = ", ".join(each["name"] for each in drifted)
+    built.status(
+        not drifted, f"{len(drifted)} of {len(found['columns'])} columns drifted: {names}" if drifted else "No drift"
+    )
+    if found["issues"]:
+        built.status(False, f"Wrong with the data: {len(found['issues'])}, see below")
+    built.facts(
+        {
+            "reference": found["reference"].get("fingerprint", "statistics"),
+            "fingerprint of the rows": found["current"]["fingerprint"],
+            "a column has drifted": f"{limits['distance']} above its threshold, and not by chance",
+            "chance of any false alarm": f"at most {limits['false_alarms']:g} over all columns (Holm)",
+        }
+    )
+    built.heading("Columns")
+    others = [name for name in measures.DISTANCES if name != limits["distance"]]
+    built.table(
+        ["column", "", limits["distance"], "threshold", *others, "p, adjusted", "missing", "missing before"],
+        [
+            [
+                each["name"] + (" (prediction)" if each["prediction"] else ""),
+                "drifted" if each["drifted"] else "",
+                each["distance"],
+                each["threshold"],
+                *(each["distances"][name] for name in others),
+                _chance(each["adjusted_p_value"]),
+                each["missing"]["current"],
+                each["missing"]["reference"],
+            ]
+            for each in found["columns"]
+        ],
+    )
+    if found["issues"]:
+        built.heading("Wrong with the data")
+        built.table(
+            ["column", "kind", "share", "what"],
+            [
+                [issue["column"], issue["kind"].replace("_", " "), issue["share"], issue["text"]]
+                for issue in found["issues"]
+            ],
+        )
+    built.heading("Distributions")
+    shown = [each for each in found["columns"] if each["distance"] is not None]
+    for each in shown[:MOST_FIGURES]:
+        name = each["name"]
+        built.figure(
+            _bars(reference.columns[name], current.columns[name]),
+            f"{name}: {limits['distance']} {each['distance']:.3g}",
+        )
+    if len(shown) > MOST_FIGURES:
+        built.text(f"The {MOST_FIGURES} that are furthest apart of {len(shown)}.")
+    if found["not_compared"]:
+        built.heading("Not compared")
+        built.table(["column", "why"], [list(item) for item in found["not_compared"].items()])
+    return built
+
+
+def _chance(value: float | None) -> float | str | None:
+    return value if value is None or value >= LEAST_CHANCE else f"< {LEAST_CHANCE}"
+
+
+def _bars(reference: Column, current: Column) -> Figure:
+    counts = measures.pair(reference, current)
+    figure = new_figure(6, 2.6)
+    axes = figure.subplots()
+    if reference.bins.kind == NUMBERS:
+        # Equally many values of the reference lie between edges, so a density would hide what a step shows.
+        edges = reference.bins.edges
+        places = np.array(edges[1:])
+        for values, color, label in _sides(counts):
+            axes.step(places, np.cumsum(values)[1 : len(edges)] / values.sum(), where="post", color=color, label=label)
+        axes.set_ylabel("share at or below")
+        if places.size > 2 and places[-1] - places[0] > 10 * max(places[-2] - places[0], 1e-300):
+            axes.set_xlim(places[0], places[-2])
+    else:
+        order = np.argsort(-(counts.reference + counts.current), kind="stable")[:MOST_BARS]
+        labels = [*(value[:LONGEST_LABEL] for value in reference.bins.values), "(others)"]
+        for side, (values, color, label) in enumerate(_sides(counts)):
+            axes.bar(np.arange(len(order)) + 0.4 * side, values[order] / values.sum(), 0.4, color=color, label=label)
+        axes.set_xticks(np.arange(len(order)) + 0.2, [labels[place] for place in order], rotation=60, ha="right")
+        axes.set_ylabel("share")
+    axes.legend()
+    return figure
+
+
+def _sides(counts: measures.Pair) -> list[tuple[np.ndarray, str, str]]:
+    return [(counts.reference, COLORS[0], "reference"), (counts.current, COLORS[1], "rows")]
