@@ -1,7 +1,9 @@
 """What tests of components share: small datasets, an empty registry."""
 
+import datetime
 import hashlib
 import shutil
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,3 +50,33 @@ def registry(tmp_path: Path, empty_database: Path) -> str:
     (tmp_path / "registry").mkdir()
     shutil.copy(empty_database, tmp_path / "registry")
     return f"sqlite:///{tmp_path}/registry/mlflow.db"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ssl.SSLContext]:
+    """Return a function that makes the TLS context of a server of some name, which clients of this test trust."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    def make(host: str) -> ssl.SSLContext:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+        now = datetime.datetime.now(datetime.UTC)
+        made = (
+            x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        pem = tmp_path / f"{host}.pem"
+        plain = serialization.NoEncryption()
+        secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        pem.write_bytes(made.public_bytes(serialization.Encoding.PEM) + secret)
+        for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+            monkeypatch.setenv(variable, str(pem))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        return context
+
+    return make

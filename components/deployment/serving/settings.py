@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.secrets import read_secret
 
 COMPONENT = "serving"
 MODEL_VARIABLES = ("PENSTOCK_MODEL", "AIP_STORAGE_URI", "AZUREML_MODEL_DIR")
@@ -32,7 +32,7 @@ class Settings:
         port: Port to listen on; 0: any that is free.
         health_route: Route that answers 200 when the model is ready; Vertex AI names it.
         predict_route: Route of Vertex AI's protocol.
-        token: Where the bearer token is: file:PATH or env:NAME; empty: none is asked for.
+        token: Where the bearer token is, see _shared/secrets.py; empty: none is asked for.
         max_bytes: Longest body of a request, decompressed.
         max_concurrent: Requests for predictions that are worked on or wait at a time; others are answered 503.
         threads: Threads that predict.
@@ -112,31 +112,7 @@ def read_token(reference: str, environment: Mapping[str, str]) -> bytes:
     """
     if not reference:
         return b""
-    kind, _, place = reference.partition(":")
-    if kind not in _TOKENS or not place:
-        # What stands there may be the token itself.
-        raise UserError(
-            COMPONENT, "PENSTOCK_TOKEN", "is no reference to a token", "Write file:PATH or env:NAME, never the token"
-        )
-    token = _TOKENS[kind](place, environment).strip()
-    if not token:
-        raise UserError(COMPONENT, "PENSTOCK_TOKEN", f"{reference} holds no token", "Put one there")
-    return token.encode()
-
-
-def _from_file(place: str, environment: Mapping[str, str]) -> str:
-    try:
-        return Path(place).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UserError(COMPONENT, "PENSTOCK_TOKEN", f"{place} cannot be read: {reason}", "Mount the secret") from None
-
-
-def _from_variable(place: str, environment: Mapping[str, str]) -> str:
-    return environment.get(place, "")
-
-
-_TOKENS: dict[str, Callable[[str, Mapping[str, str]], str]] = {"file": _from_file, "env": _from_variable}
+    return read_secret(reference, COMPONENT, "PENSTOCK_TOKEN", environment).encode()
 
 
 def _value(variable: str, text: str, bounds: Mapping[str, Any], kind: type) -> Any:

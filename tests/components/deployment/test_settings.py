@@ -52,10 +52,10 @@ def test_a_token_that_cannot_be_had_is_told_without_it(tmp_path):
     (tmp_path / "empty").touch()
     (tmp_path / "binary").write_bytes(b"\xff")
     for reference, problem in (
-        ("hunter2", "is no reference to a token"),
-        ("env:", "is no reference to a token"),
-        ("env:SECRET", "env:SECRET holds no token"),
-        (f"file:{tmp_path}/empty", "holds no token"),
+        ("hunter2", "is no reference to a secret"),
+        ("env:", "is no reference to a secret"),
+        ("env:SECRET", "the variable SECRET is not set"),
+        (f"file:{tmp_path}/empty", "holds nothing"),
         (f"file:{tmp_path}/none", "cannot be read: No such file or directory"),
         (f"file:{tmp_path}/binary", "cannot be read: it is no text"),
     ):
