@@ -141,7 +141,7 @@ def _encodings(rows: pa.Table) -> dict[str, Any]:
     distinct = [
         field.name
         for field, column in zip(rows.schema, head.columns, strict=True)
-        if not pa.types.is_nested(field.type)
+        if not (pa.types.is_nested(field.type) or pa.types.is_null(field.type))
         and pc.count_distinct(column).as_py() > (len(column) - column.null_count) / 2
     ]
     packed = {

@@ -1,0 +1,1 @@
+"""Predict whole datasets."""
