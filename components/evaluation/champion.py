@@ -10,10 +10,10 @@ import numpy as np
 
 from penstock.components._shared.dataset import Dataset
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.metrics.tasks import Scored
 from penstock.components._shared.mlflow_registry import CHAMPION, open_registry
 from penstock.components._shared.model import TabularModel, load_model
 from penstock.components.evaluation.data import score
-from penstock.components.evaluation.metrics import Scored
 
 COMPONENT = "evaluate"
 

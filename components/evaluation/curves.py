@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from penstock.components._shared.metrics.calibration import BINS, bin_of
+from penstock.components._shared.metrics.tasks import Scored
 from penstock.components._shared.tabular import label_text
-from penstock.components.evaluation.calibration import BINS, bin_of
-from penstock.components.evaluation.metrics import Scored
 
 POINTS = 200  # of a curve
 HISTOGRAM = 30  # bins

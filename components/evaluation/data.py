@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from penstock.components._shared.dataset import Dataset, column_of, frame_of, open_dataset, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.labels import labels_of
+from penstock.components._shared.metrics.tasks import Scored
 from penstock.components._shared.model import TabularModel
-from penstock.components.evaluation.metrics import Scored
 
 COMPONENT = "evaluate"
 BATCH = 131_072  # rows predicted at a time

@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from penstock.components._shared.metrics.tasks import Measured, Task
 from penstock.components.evaluation.gate import Finding, Place
-from penstock.components.evaluation.metrics import Measured, Task
 
 FORMAT = "penstock.evaluation/1"
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from penstock.components._shared.dataset import Dataset, column_of, require_columns
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.metrics.bootstrap import Resampled, difference, measure
+from penstock.components._shared.metrics.tasks import TASKS, Measured, Scored, Task
 from penstock.components._shared.mlflow_registry import check_model_name
 from penstock.components._shared.model import TabularModel, load_model
 from penstock.components._shared.slices import Sliced, cut
 from penstock.components.evaluation import document, render
-from penstock.components.evaluation.bootstrap import Resampled, difference, measure
 from penstock.components.evaluation.champion import Champion, find_champion
 from penstock.components.evaluation.curves import curves_of
 from penstock.components.evaluation.data import labels_for, open_rows, score
@@ -32,7 +33,6 @@ from penstock.components.evaluation.gate import (
     parse,
     summary,
 )
-from penstock.components.evaluation.metrics import TASKS, Measured, Scored, Task
 
 COMPONENT = "evaluate"
 SLICE_SAMPLES = 100  # resamples of a slice at most

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.components._shared.errors import UserError
-from penstock.components.evaluation.metrics import TASKS, Measured
+from penstock.components._shared.metrics.tasks import TASKS, Measured
 
 COMPONENT = "evaluate"
 LEAST_ROWS = 30

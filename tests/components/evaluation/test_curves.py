@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
+from penstock.components._shared.metrics.tasks import Scored
 from penstock.components.evaluation.curves import POINTS, curves_of
-from penstock.components.evaluation.metrics import Scored
 
 
 def binary(labels: list[int] | np.ndarray, score: list[float] | np.ndarray) -> Scored:

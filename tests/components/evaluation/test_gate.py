@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.metrics.tasks import Measured
 from penstock.components.evaluation.gate import Condition, Finding, Rival, check_metrics, judge, parse, summary
-from penstock.components.evaluation.metrics import Measured
 
 
 def rows(count: int = 100, **values: float | str) -> Measured:

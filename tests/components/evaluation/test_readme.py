@@ -3,8 +3,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from penstock.components._shared.metrics.tasks import TASKS
 from penstock.components.evaluation.gate import parse
-from penstock.components.evaluation.metrics import TASKS
 
 README = (Path(__file__).parents[3] / "components" / "evaluation" / "README.md").read_text()
 

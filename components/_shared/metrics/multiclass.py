@@ -6,9 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from penstock.components.evaluation.binary import area_under_roc, log_loss_of
-from penstock.components.evaluation.calibration import BINS, bin_of
-from penstock.components.evaluation.metric import Metric, Undefined, sum_of_products
+from penstock.components._shared.metrics.binary import area_under_roc, log_loss_of
+from penstock.components._shared.metrics.calibration import BINS, bin_of
+from penstock.components._shared.metrics.metric import Metric, Undefined, sum_of_products
 
 
 class MulticlassRows:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from penstock.components.evaluation import bootstrap
-from penstock.components.evaluation.bootstrap import difference, interval, measure, resample
-from penstock.components.evaluation.metrics import TASKS, Scored
+from penstock.components._shared.metrics import bootstrap
+from penstock.components._shared.metrics.bootstrap import difference, interval, measure, resample
+from penstock.components._shared.metrics.tasks import TASKS, Scored
 
 REGRESSION, BINARY = TASKS["regression"], TASKS["binary"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from penstock.components.evaluation import binary, multiclass, regression
-from penstock.components.evaluation.metric import Metric, Rows, Undefined
+from penstock.components._shared.metrics import binary, multiclass, regression
+from penstock.components._shared.metrics.metric import Metric, Rows, Undefined
 
 
 @dataclass(frozen=True)

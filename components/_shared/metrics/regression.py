@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from penstock.components.evaluation.metric import Metric, Undefined, sum_of_products
+from penstock.components._shared.metrics.metric import Metric, Undefined, sum_of_products
 
 CONSTANT = 1e-14  # of the sum of squares: below it, what is left of a constant target is rounding
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penstock.components.evaluation.metrics import Measured, Scored, Task, values_of
+from penstock.components._shared.metrics.tasks import Measured, Scored, Task, values_of
 
 BAG = 50_000
 LEAST_SHARE = 0.5  # of the resamples in which a metric has to have a value

@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from penstock.components.evaluation.calibration import BINS, bin_of
-from penstock.components.evaluation.metric import Metric, Undefined, ratio, sum_of_products
+from penstock.components._shared.metrics.calibration import BINS, bin_of
+from penstock.components._shared.metrics.metric import Metric, Undefined, ratio, sum_of_products
 
 THRESHOLD = 0.5  # a row is predicted positive at or above it
 ONE_CLASS = "the rows are all of one class"

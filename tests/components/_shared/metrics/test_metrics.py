@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
-from penstock.components.evaluation.metrics import TASKS, values_of
+from penstock.components._shared.metrics.tasks import TASKS, values_of
 
 
 def values(task: str, labels: Any, predictions: Any, weights: Any = None) -> dict[str, float]:
