@@ -9,11 +9,21 @@ if __name__ != "penstock.components":
 if os.environ.get("_KFP_RUNTIME", "false") != "true":
     from penstock.components.evaluation.component import evaluate
     from penstock.components.ingestion.component import ingest
-    from penstock.components.monitoring.component import detect_drift
+    from penstock.components.monitoring.component import detect_drift, monitor_performance
     from penstock.components.notification.component import notify
     from penstock.components.prediction.component import predict_batch
     from penstock.components.registry.component import register
     from penstock.components.training.component import train
     from penstock.components.validation.component import validate
 
-__all__ = ["detect_drift", "evaluate", "ingest", "notify", "predict_batch", "register", "train", "validate"]
+__all__ = [
+    "detect_drift",
+    "evaluate",
+    "ingest",
+    "monitor_performance",
+    "notify",
+    "predict_batch",
+    "register",
+    "train",
+    "validate",
+]

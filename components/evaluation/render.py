@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from penstock.components._shared.metrics.tasks import TASKS
 from penstock.components._shared.report import COLORS, Report, new_figure
 from penstock.components._shared.tabular import label_text
 
-HEADLINE = {"binary": "auc", "multiclass": "auc_ovr", "regression": "rmse"}  # the slice plot's metric
+# The metric of the slice plot where the headline has no value.
 FALLBACK = {"binary": "accuracy", "multiclass": "accuracy", "regression": "mae"}
 MOST_ROWS = 60  # slices in a plot
 
@@ -99,7 +100,7 @@ def _slices(built: Report, found: Mapping[str, Any]) -> None:
             for part in entry["slices"]
         ]
         built.table([column, "rows", *names], rows)
-        for metric in (HEADLINE[found["task"]], FALLBACK[found["task"]]):
+        for metric in (TASKS[found["task"]].headline, FALLBACK[found["task"]]):
             shown = [part for part in entry["slices"] if part["metrics"][metric]["value"] is not None]
             if shown:
                 built.figure(_forest(shown[:MOST_ROWS], metric, found), _forest_caption(metric, found))

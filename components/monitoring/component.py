@@ -1,4 +1,4 @@
-"""The declaration of `detect_drift`."""
+"""The declarations of `detect_drift` and `monitor_performance`."""
 
 from typing import Dict, List, NamedTuple, Optional  # kfp reads these names
 
@@ -73,3 +73,70 @@ def detect_drift(
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)
     return (bool(result.drifted), list(result.drifted), bool(result.predictions), list(result.faulty))
+
+
+@dsl.component(base_image=image("tabular"), install_kfp_package=False)
+def monitor_performance(
+    predictions: Input[Dataset],
+    labels: Input[Dataset],
+    performance: Output[Artifact],
+    prometheus: Output[Artifact],
+    metrics: Output[Metrics],
+    report: Output[HTML],
+    target: str,
+    evaluation: Optional[Input[Artifact]] = None,
+    keys: List[str] = ["request_id", "row"],
+    time_column: str = "time",
+    window: str = "day",
+    metric: str = "",
+    tolerance: float = 0.05,
+    least_rows: int = 100,
+    bootstrap_samples: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> NamedTuple("Monitored", [("degraded", bool), ("labelled_share", float), ("reason", str)]):
+    """Measure predictions by the labels that came later, over time, and say whether the model has become worse.
+
+    Args:
+        predictions: Rows with the keys, `prediction` and, of a classifier, `probability_CLASS` for every class: a
+            server's request log that ingest has read, or what predict_batch wrote.
+        labels: Rows with the keys and the target, for some or all of the predictions.
+        performance: Everything that was found, as JSON.
+        prometheus: The same as gauges in Prometheus's text format.
+        metrics: Metrics of all labelled rows.
+        report: The same to look at, with plots.
+        target: Column of the labels.
+        evaluation: Evaluation of the model, written by evaluate. Without one nothing is decided.
+        keys: Columns that tell which label belongs to which prediction.
+        time_column: Column of the predictions that windows are cut by. Empty: none are.
+        window: "hour", "day", "week" or "month", in UTC.
+        metric: Metric that decides. Empty: auc, auc_ovr or rmse, by task.
+        tolerance: By what share of the evaluation's value the metric may be worse.
+        least_rows: Labelled rows below which nothing is decided.
+        bootstrap_samples: Bootstrap resamples behind each confidence interval; 0: no intervals.
+        confidence: Coverage of the intervals, 0 to 1.
+        seed: Of the bootstrap.
+
+    Returns:
+        degraded: Whether the metric is worse than tolerated, and its interval does not reach the evaluation's value.
+        labelled_share: Share of the predictions that have a label, 0 to 1.
+        reason: Why it is or is not degraded, one line.
+    """
+    from penstock.components.monitoring.performance import Demands, monitor
+
+    result = monitor(
+        predictions.path,
+        labels.path,
+        performance.path,
+        report.path,
+        prometheus.path,
+        target=target,
+        keys=keys,
+        time_column=time_column,
+        window=window,
+        evaluation=evaluation.path if evaluation else None,
+        demands=Demands(metric, tolerance, least_rows, bootstrap_samples, confidence, seed),
+    )
+    for name, value in result.metrics.items():
+        metrics.log_metric(name, value)
+    return (result.degraded, result.labelled_share, result.reason)

@@ -131,8 +131,8 @@ def detect(
         "not_compared": _not_compared(before, now, data, exclude),
     }
     detected = _detected(found)
-    _write(found, drift)
-    exposition.write(found, prometheus)
+    write_json(found, drift)
+    exposition.drift(found, prometheus)
     render.drift(found, before, now).write(report)
     return detected
 
@@ -224,7 +224,8 @@ def _detected(found: Mapping[str, Any]) -> Detected:
     )
 
 
-def _write(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def write_json(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a document, atomically."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(target.name + ".unfinished")

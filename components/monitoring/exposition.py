@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 
-def write(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def drift(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write the gauges of a drift document (see drift.py), atomically."""
     registry = CollectorRegistry()
     rows = Gauge("penstock_drift_rows", "Rows compared.", ["set"], registry=registry)
@@ -44,5 +44,20 @@ def write(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             missing.labels(column["name"], name).set(value)
     for issue in found["issues"]:
         issues.labels(issue["column"], issue["kind"]).set(issue["share"])
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_to_textfile(str(path), registry)
+
+
+def performance(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write the gauges of a performance document (see performance.py), atomically."""
+    registry = CollectorRegistry()
+    value = Gauge("penstock_performance", "Metric of all labelled rows.", ["metric"], registry=registry)
+    labelled = Gauge("penstock_labelled_ratio", "Share of the predictions that have a label.", registry=registry)
+    degraded = Gauge("penstock_degraded", "Whether the model is worse than tolerated.", registry=registry)
+    for name, entry in found["metrics"].items():
+        if entry["value"] is not None:
+            value.labels(name).set(entry["value"])
+    labelled.set(found["labelled"] / found["predictions"]["rows"])
+    degraded.set(found["degraded"])
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_to_textfile(str(path), registry)

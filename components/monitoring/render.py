@@ -110,3 +110,69 @@ def _bars(reference: Column, current: Column) -> Figure:
 
 def _sides(counts: measures.Pair) -> list[tuple[np.ndarray, str, str]]:
     return [(counts.reference, COLORS[0], "reference"), (counts.current, COLORS[1], "rows")]
+
+
+def performance(found: Mapping[str, Any]) -> Report:
+    """Return the page of a performance document (see performance.py)."""
+    metric, rows = found["metric"], found["predictions"]["rows"]
+    built = Report(
+        "Performance", f"{found['target']}, {found['task']}, {found['labelled']:,} of {rows:,} rows labelled"
+    )
+    built.status(not found["degraded"], ("Degraded: " if found["degraded"] else "Not degraded: ") + found["reason"])
+    built.facts(
+        {
+            "metric that decides": metric,
+            "in the evaluation": found["baseline"],
+            "degraded beyond": found["limit"],
+            "fingerprint of the predictions": found["predictions"]["fingerprint"],
+            "fingerprint of the labels": found["labels"]["fingerprint"],
+        }
+    )
+    built.heading("Metrics of all labelled rows")
+    interval = f"{found['confidence']:.0%} interval"
+    built.table(
+        ["metric", "value", interval, "better"],
+        [
+            [name, entry["value"], _interval(entry), entry["better"] or None]
+            for name, entry in found["metrics"].items()
+            if name != "rows"
+        ],
+    )
+    if found["windows"]:
+        built.heading(f"By {found['window']}")
+        built.figure(_over_time(found), f"{metric} by {found['window']}, with {interval}s")
+        built.table(
+            ["from", "rows", "labelled", metric, interval],
+            [[each["start"], each["rows"], each["labelled"], *_of(each, metric)] for each in found["windows"]],
+        )
+    return built
+
+
+def _of(window: Mapping[str, Any], metric: str) -> tuple[float | None, str | None]:
+    entry = window["metrics"].get(metric, {"value": None, "low": None})
+    return entry["value"], _interval(entry)
+
+
+def _interval(entry: Mapping[str, Any]) -> str | None:
+    return None if entry["low"] is None else f"{entry['low']:.4g} – {entry['high']:.4g}"
+
+
+def _over_time(found: Mapping[str, Any]) -> Figure:
+    metric = found["metric"]
+    measured = [each for each in found["windows"] if each["metrics"] and each["metrics"][metric]["value"] is not None]
+    figure = new_figure(7, 3)
+    axes = figure.subplots()
+    places = np.arange(len(measured))
+    entries = [each["metrics"][metric] for each in measured]
+    for place, entry in zip(places, entries, strict=True):
+        if entry["low"] is not None:
+            axes.plot([place, place], [entry["low"], entry["high"]], color=COLORS[0])
+    axes.plot(places, [entry["value"] for entry in entries], "o-", color=COLORS[0], markersize=4, label=metric)
+    for value, color, label in ((found["baseline"], COLORS[2], "evaluation"), (found["limit"], COLORS[1], "limit")):
+        if value is not None:
+            axes.axhline(value, color=color, linestyle="--", linewidth=1, label=label)
+    shown = places[:: max(1, len(places) // 12)]
+    axes.set_xticks(shown, [measured[place]["start"][:16] for place in shown], rotation=45, ha="right")
+    axes.set_ylabel(metric)
+    axes.legend()
+    return figure

@@ -14,16 +14,21 @@ from penstock.components._shared.metrics.metric import Metric, Rows, Undefined
 
 @dataclass(frozen=True)
 class Task:
-    """What is measured of models of a task."""
+    """What is measured of models of a task.
+
+    Attributes:
+        headline: The metric that stands for the model where there is room for one.
+    """
 
     rows: type[Rows]
     metrics: Mapping[str, Metric]
+    headline: str
 
 
 TASKS = {
-    "binary": Task(binary.BinaryRows, binary.METRICS),
-    "multiclass": Task(multiclass.MulticlassRows, multiclass.METRICS),
-    "regression": Task(regression.RegressionRows, regression.METRICS),
+    "binary": Task(binary.BinaryRows, binary.METRICS, "auc"),
+    "multiclass": Task(multiclass.MulticlassRows, multiclass.METRICS, "auc_ovr"),
+    "regression": Task(regression.RegressionRows, regression.METRICS, "rmse"),
 }
 
 
