@@ -465,17 +465,20 @@ def run(
               penstock run specs/tabular_training.yaml --params weekly.yaml
               penstock run --resume tabular-training-20261121-093045-1f2e
               penstock run --each specs --runner subprocess
-              penstock run job/job.yml --target azureml-local
+              penstock run job/job.yml --target azureml-local --runner docker
     """
     import os
 
     if target == "azureml-local":
-        others = (file, resume, folder, objects, events, openlineage, no_cache, runner)
+        others = (file, resume, folder, objects, events, openlineage, no_cache)
         if not what or any(others):
-            raise click.UsageError("--target azureml-local takes a job.yml, -p, --root, --jobs, --timeout and --json")
-        from penstock.compile._cli.rehearsing import rehearse_and_show
+            raise click.UsageError(
+                "--target azureml-local takes a job.yml, -p, --root, --jobs, --runner, --timeout and --json"
+            )
+        from penstock.compile._cli import rehearsing
 
-        sys.exit(rehearse_and_show(Path(what), given, root, jobs or os.cpu_count() or 1, timeout, as_json))
+        how = rehearsing.Options(root, jobs or os.cpu_count() or 1, runner or "auto", timeout)
+        sys.exit(rehearsing.rehearse_and_show(Path(what), given, how, as_json))
 
     from penstock.compile._cli import running, watching
 

@@ -195,7 +195,13 @@ class ContainerEngine:
         Raises:
             PenstockError: some are neither here nor can be fetched; names all of them.
         """
-        tell = tell or (lambda line: None)
+        problems = self.missing(images, tell or (lambda line: None))
+        if problems:
+            listed = "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items()))
+            raise PenstockError(f"images that cannot be had: {listed}; build them, log in, or use --runner subprocess")
+
+    def missing(self, images: Mapping[str, bool], tell: Callable[[str], None]) -> dict[str, str]:
+        """Fetch the images that are not here, as `prepare` does, and return why some cannot be had, by name."""
         wanted, problems = [], {}
         for name, always in images.items():
             try:
@@ -215,9 +221,7 @@ class ContainerEngine:
             self._fetched.add(name)
             if not self._find(name):
                 problems[name] = "was fetched and is not here"
-        if problems:
-            listed = "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items()))
-            raise PenstockError(f"images that cannot be had: {listed}; build them, log in, or use --runner subprocess")
+        return problems
 
     def image(self, name: str, always: bool = False) -> Image:
         """Return an image.

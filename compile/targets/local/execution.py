@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from penstock.compile import commands, graph, launcher
-from penstock.compile.targets.local import convert, fetch, kubernetes, local_paths, placement, reuse, volumes
+from penstock.compile import commands, graph, launcher, local_paths
+from penstock.compile.targets.local import convert, fetch, kubernetes, placement, reuse, volumes
 from penstock.compile.targets.local.containers import Containers
 from penstock.compile.targets.local.environments import Environments
 from penstock.compile.targets.local.fingerprint import fingerprint

@@ -67,7 +67,7 @@ def _facts(record: RunRecord, folder: Path) -> Iterator[str]:
         "Resumed": ", ".join(_time(time) for time in record.resumed),
         "Took": seconds_text(record.seconds),
         "Tasks": ", ".join(f"{count} {state.lower()}" for state, count in counts.items() if count) or "none",
-        "Spec": f'<a href="spec.yaml">spec.yaml</a> <code>sha256:{_e(record.spec_sha256)}</code>',
+        "Spec": _spec(record.spec_sha256),
         "Record": '<a href="run.json">run.json</a>',
         "Reports": " · ".join(_reports(record, folder)),
         "Warnings": "<br>".join(_e(warning) for warning in record.warnings),
@@ -78,6 +78,10 @@ def _facts(record: RunRecord, folder: Path) -> Iterator[str]:
             is_html = name in ("Spec", "Record", "Reports", "Warnings")
             yield f"<dt>{name}</dt><dd>{value if is_html else _e(value)}</dd>\n"
     yield "</dl>\n"
+
+
+def _spec(sha256: str) -> str:
+    return f'<a href="spec.yaml">spec.yaml</a> <code>sha256:{_e(sha256)}</code>' if sha256 else ""
 
 
 def _reports(record: RunRecord, folder: Path) -> Iterator[str]:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from penstock.compile import graph, launcher
+from penstock.compile.local_paths import is_there, texts
 from penstock.compile.targets.local import content
-from penstock.compile.targets.local.local_paths import is_there, texts
 
 FORMAT = "penstock.outcome/1"
 OUTCOME = "outcome.json"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -208,8 +209,10 @@ def test_the_command_shows_what_became_of_a_job(compiled, tmp_path):
     assert (record["state"], record["outputs"]) == ("Completed", {"Output": 5})
     assert record["tasks"]["condition-1.give"]["state"] == "SKIPPED"
     shown = call(job)
-    assert "SKIPPED: the condition int(inputs.parameter_values['pipelinechannel--rows']) > 5 is false" in shown.stdout
-    assert "Output = 4" in shown.stdout
+    assert "condition-1.give: skipped: not (int(rows) > 5)" in shown.stderr
+    assert shown.stdout.split()[:6] == ["step", "output", "value", "add", "Output", "4"]
+    assert "Completed in" in shown.stdout
+    assert "condition-1.give" in (Path(record["folder"]) / "report.html").read_text()
     unknown = call(job, "-p", "row=4")
     assert unknown.exit_code == 2
     assert "there is no input row; there are rows" in unknown.stderr
@@ -227,7 +230,7 @@ def test_what_needs_its_image_is_not_run_without_it(compiled, tmp_path):
         compute()
 
     convert.write(convert.convert(from_kfp.read(compiled(pipeline))), tmp_path / "job")
-    with pytest.raises(PenstockError, match="task compute installs numpy<2, into this Python"):
+    with pytest.raises(PenstockError, match="task compute installs numpy<2, into this Python; use --runner docker"):
         rehearsal.run(tmp_path / "job" / "job.yml", root=tmp_path / "out", jobs=1)
     assert not (tmp_path / "out").exists()
 

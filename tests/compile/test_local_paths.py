@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.compile.targets.local.local_paths import named
+from penstock.compile.local_paths import named
 
 
 @pytest.fixture
