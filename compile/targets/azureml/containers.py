@@ -16,6 +16,7 @@ from penstock.compile.targets.azureml import docker_options
 from penstock.compile.targets.azureml.job import Node
 
 _SH_STEP = "step.sh"  # in the snapshot of a step that was made for images without Python
+_LAST = 200  # bytes of a log that hold its last line
 _WHOLE_GROUP = {"TINI_KILL_PROCESS_GROUP": "1"}  # docker-init hands a signal to all that bash has started
 
 
@@ -136,15 +137,15 @@ class Containers:
             return self._engine.run(image, config, image.user, own, log, stop=stop, limit=limit)
 
         try:
-            return carry_out("bash")
+            exit_code = carry_out("bash")
         except launcher.TaskError as error:
-            if not _is_missing("bash", error):
+            if '"bash": executable file not found' not in str(error):
                 raise
+        else:
+            # docker-init is what says it where the engine has that.
+            if exit_code != 127 or b"exec bash failed: No such file" not in log.read_bytes()[-_LAST:]:
+                return exit_code
+            log.unlink()
         if (code / _SH_STEP).is_file():
             return carry_out("sh")
         raise launcher.TaskError(f"the image {node.image} has no bash, with which Azure ML runs commands", 127)
-
-
-def _is_missing(shell: str, error: launcher.TaskError) -> bool:
-    text = str(error)
-    return f'"{shell}"' in text and ("not found" in text or "no such file" in text)

@@ -27,13 +27,16 @@ def differences(
     *,
     jobs: int = 2,
     run_id: str = "parity",
+    runner: str = "subprocess",
+    network: str = "",
 ) -> list[str]:
     """Return where the two do not agree: states, exit codes, parameters, artifacts with their bytes, outputs."""
     conversion = convert.convert(from_kfp.read(spec), values, options)
     assert not conversion.refused, [str(each) for each in conversion.findings]
     convert.write(conversion, folder / "job")
-    theirs = local.run(spec, values or {}, root=folder / "local", jobs=jobs, runner="subprocess", run_id=run_id)
-    ours = rehearsal.run(folder / "job" / "job.yml", root=folder, jobs=jobs, run_id=run_id)
+    how: dict[str, Any] = {"jobs": jobs, "runner": runner, "run_id": run_id, "network": network}
+    theirs = local.run(spec, values or {}, root=folder / "local", **how)
+    ours = rehearsal.run(folder / "job" / "job.yml", root=folder, **how)
     return compared(ours, theirs)
 
 
