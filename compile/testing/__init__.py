@@ -5,6 +5,7 @@ if __name__ != "penstock.testing":
 
 from penstock.testing.azureml import AzureMLStandIn, JobState, JobStates
 from penstock.testing.component import Artifact, ComponentFailed, Outputs, run_component
+from penstock.testing.conversions import assert_same_run, run_azureml_job
 from penstock.testing.faults import ALWAYS, Fault
 from penstock.testing.kubeflow import KubeflowStandIn
 from penstock.testing.runs import Engine, Script
@@ -29,5 +30,7 @@ __all__ = [
     "Script",
     "StandIn",
     "VertexStandIn",
+    "assert_same_run",
+    "run_azureml_job",
     "run_component",
 ]

@@ -16,7 +16,7 @@ from penstock.compile.errors import PenstockError
 from penstock.compile.targets import local
 from penstock.compile.targets.local.record import ArtifactRecord, RunRecord, State
 
-_RUNNERS = {"process": "subprocess", "docker": "docker"}
+RUNNERS = {"process": "subprocess", "docker": "docker"}
 
 
 @dataclass(frozen=True)
@@ -122,17 +122,17 @@ def run_component(
     """
     from penstock.compile.to_kfp import compiled, is_compilable
 
-    if runner not in _RUNNERS:
-        raise PenstockError(f"there is no runner {runner}; there are {', '.join(_RUNNERS)}")
+    if runner not in RUNNERS:
+        raise PenstockError(f"there is no runner {runner}; there are {', '.join(RUNNERS)}")
     if not is_compilable(component):
         raise PenstockError(f"{component!r} is no component; decorate the function with @dsl.component")
-    folder = root or _temporary()
+    folder = root or temporary()
     spec = compiled(component)
     pipeline = from_kfp.parse(spec.text, spec.name)
     values = {**_artifacts(pipeline, inputs or {}), **_parameters(pipeline, parameters or {})}
-    path = Path(tempfile.mkdtemp(dir=_temporary())) / f"{spec.name}.yaml"
+    path = Path(tempfile.mkdtemp(dir=temporary())) / f"{spec.name}.yaml"
     spec.write(path)
-    record = local.run(path, values, root=folder, jobs=1, runner=_RUNNERS[runner], reuse=False, timeout=timeout)
+    record = local.run(path, values, root=folder, jobs=1, runner=RUNNERS[runner], reuse=False, timeout=timeout)
     own, log = Path(record.folder), "".join(_logs(record))
     if record.state is not State.SUCCEEDED:
         codes = [task.exit_code for task in record.tasks if task.exit_code]
@@ -172,7 +172,8 @@ def _logs(record: RunRecord) -> Iterator[str]:
 
 
 @functools.cache
-def _temporary() -> Path:
+def temporary() -> Path:
+    """Return a folder that goes when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-component-"))
     atexit.register(shutil.rmtree, folder, True)
     return folder
