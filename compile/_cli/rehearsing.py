@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from penstock.compile.targets.local import report
 from penstock.compile.targets.local.look import seconds_text
 
 _METRICS = "system.Metrics"
+_CONDITION = re.compile(r"the condition (.*) is false")  # as step.py says why it skips its task
 _STATES = {
     State.NOT_STARTED: local.State.PENDING,
     State.RUNNING: local.State.RUNNING,
@@ -107,8 +109,8 @@ def _task(step: StepRecord, record: Record, paths: dict[str, str], folder: Path,
     if task is not None:
         error = task.error
         state = local.State.SKIPPED if task.state == ABSENT else local.State(task.state)
-        if state is local.State.SKIPPED:
-            condition = (error or "").removeprefix("the condition ").removesuffix(" is false")
+        if state is local.State.SKIPPED and (match := _CONDITION.fullmatch(error or "")):
+            condition = match[1]
         artifacts = {port: [_artifact(one, folder)] for port, one in task.artifacts.items()}
         outputs = local.Values(dict(task.parameters), artifacts)
         metrics = dict(_metrics(task.artifacts.values()))

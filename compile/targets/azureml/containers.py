@@ -65,7 +65,7 @@ class Containers:
         problems = self._engine.missing(dict.fromkeys(steps, False), tell)
         if problems:
             listed = "; ".join(
-                f"step {', '.join(steps[name])}: image {name}: {problem}" for name, problem in sorted(problems.items())
+                f"step {_some(steps[name])}: image {name}: {problem}" for name, problem in sorted(problems.items())
             )
             raise PenstockError(f"{listed}; build it, log in, or use --runner subprocess")
 
@@ -149,3 +149,8 @@ class Containers:
         if (code / _SH_STEP).is_file():
             return carry_out("sh")
         raise launcher.TaskError(f"the image {node.image} has no bash, with which Azure ML runs commands", 127)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return names as text, not more than a line takes."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

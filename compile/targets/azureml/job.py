@@ -144,13 +144,15 @@ def _node(name: str, node: Mapping[str, Any], component: Mapping[str, Any], code
     resources = {**component.get("resources", {}), **node.get("resources", {})}
     limits = {**component.get("limits", {}), **node.get("limits", {})}
     options = resources.get("docker_args", "")
+    bound = {port: value for port, value in node.get("outputs", {}).items() if isinstance(value, str)}
+    bound = {port: value for port, value in node.get("outputs", {}).items() if isinstance(value, str)}
     return Node(
         name,
         component["command"],
         component["environment"]["image"],
         code,
         inputs=node.get("inputs", {}),
-        outputs={port: node.get("outputs", {}).get(port, "") for port in component.get("outputs", {})},
+        outputs={port: bound.get(port, "") for port in component.get("outputs", {})},
         env={key: str(value) for key, value in node.get("environment_variables", {}).items()},
         compute=node.get("compute", ""),
         shm_size=str(resources.get("shm_size", "")),

@@ -29,11 +29,13 @@ from penstock.compile.targets.azureml.job import Job, Node
 from penstock.compile.targets.azureml.record import Artifact, Record, State, StepRecord, Task
 from penstock.compile.targets.azureml.step import ARTIFACT_FILE, CONTROL_FILE, OUTPUTS_FILE
 
+__all__ = ["RECORD", "RUNNERS", "RUNS", "Artifact", "Record", "State", "StepRecord", "Task", "is_contained", "run"]
+
 RUNS = "azureml-runs"
 RECORD = "run.json"
 RUNNERS = ("auto", "subprocess", "docker")
 
-_OWN_MODES = ("prepare", "task", "verdict", "outputs")  # of steps that run step.py and no command of the pipeline
+_COMMAND = "command"  # mode of a step that runs a command of the pipeline with sh; those of other modes run step.py
 
 _IN_COMMAND = re.compile(r"\$\{\{(inputs|outputs)\.(\w+)\}\}")
 _NOT_INHERITED = ("_KFP_RUNTIME", "PYTHONDONTWRITEBYTECODE")
@@ -89,7 +91,7 @@ def is_contained(node: Node, runner: str) -> bool:
         return runner == "docker"
     body = node.body
     if body is None:
-        return node.plan.get("mode") not in _OWN_MODES
+        return bool(node.plan.get("mode", _COMMAND) == _COMMAND)
     return not commands.is_lightweight(body) or bool(_installed(node)) or commands.is_containerized_python(body)
 
 
@@ -377,7 +379,7 @@ class _Rehearsal:
             node = self.job.nodes[step.name]
             for port, binding in node.outputs.items():
                 output = binding.rpartition(".")[2].rstrip("}")
-                if binding and port != emit.CONTROL and node.plan.get("mode") == "task":
+                if binding and node.plan.get("mode") == "task" and port in node.plan["outputs"]:
                     with contextlib.suppress(KeyError):  # of a step that was skipped
                         artifacts[output] = (self.artifact(self.place(step.name, port)),)
             file = self.place(step.name, emit.CONTROL) / OUTPUTS_FILE

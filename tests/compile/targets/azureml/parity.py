@@ -25,12 +25,17 @@ def differences(
     run_id: str = "parity",
     runner: str = "subprocess",
     network: str = "",
+    inputs: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Return where the two do not agree: states, exit codes, parameters, artifacts with their bytes, outputs."""
+    """Return where the two do not agree: states, exit codes, parameters, artifacts with their bytes, outputs.
+
+    Args:
+        inputs: Texts that the job is given in place of values.
+    """
     conversion = convert.convert(from_kfp.read(spec), values, options)
     assert not conversion.refused, [str(each) for each in conversion.findings]
     convert.write(conversion, folder / "job")
     how: dict[str, Any] = {"jobs": jobs, "runner": runner, "run_id": run_id, "network": network}
-    theirs = local.run(spec, values or {}, root=folder / "local", **how)
-    ours = rehearsal.run(folder / "job" / "job.yml", root=folder, **how)
+    theirs = local.run(spec, values or {}, root=folder / "local", reuse=False, **how)
+    ours = rehearsal.run(folder / "job" / "job.yml", root=folder, inputs=inputs, **how)
     return compared(ours, theirs)

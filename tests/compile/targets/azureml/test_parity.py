@@ -14,14 +14,29 @@ from click.testing import CliRunner
 from kfp import compiler, dsl
 from kfp.dsl import Dataset, Output
 
-from penstock.compile import from_kfp
+from penstock.compile import from_kfp, launcher
 from penstock.compile.cli import penstock
 from penstock.compile.errors import PenstockError
-from penstock.compile.targets.azureml import convert, features, rehearsal
+from penstock.compile.targets import local
+from penstock.compile.targets.azureml import convert, rehearsal
 from penstock.compile.targets.azureml.options import parse
+from penstock.compile.to_kfp import compiled as compiled_by_us
+from penstock.pipelines import tabular_training
 from tests.compile.rich import rich
-from tests.compile.targets.azureml.parity import differences
-from tests.compile.targets.local.test_corpus import PARAMETERS, SUCCEED
+from tests.compile.targets.azureml.parity import compared, differences
+from tests.compile.targets.local.test_corpus import (
+    FAIL,
+    KFP_LOCAL_DIFFERS,
+    KFP_LOCAL_FAILS,
+    KFP_LOCAL_REFUSES,
+    KFP_LOCAL_VARIES,
+    PARAMETERS,
+    SUCCEED,
+    comparable,
+    given,
+    kfp_local,
+    without_installs,
+)
 
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
@@ -152,6 +167,77 @@ def test_a_step_that_hangs_is_ended(compiled, tmp_path):
     assert {step.name: step.state for step in record.steps} == {"add": "NotStarted", "sleep": "Canceled"}
 
 
+def test_a_job_that_is_ended_runs_no_exit_task_as_the_local_engine_does(compiled, tmp_path):
+    @dsl.component(base_image="python:3.11", install_kfp_package=False)
+    def sleep():
+        import time
+
+        time.sleep(60)
+
+    @dsl.pipeline(name="p")
+    def pipeline():
+        with dsl.ExitHandler(tell(), name="guarded"):
+            add(one=1).after(sleep())
+
+    spec = compiled(pipeline)
+    convert.write(convert.convert(from_kfp.read(spec)), tmp_path / "job")
+    how = {"jobs": 2, "run_id": "ended", "timeout": 2}
+    theirs = local.run(spec, {}, root=tmp_path / "local", runner="subprocess", **how)
+    ours = rehearsal.run(tmp_path / "job", root=tmp_path, **how)
+    assert (ours.state, ours.error) == ("Canceled", "took too long: ended after 2 s")
+    assert {step.name: step.state for step in ours.steps} == {
+        "exit_handler_1__add": "NotStarted", "exit_handler_1__sleep": "Canceled", "penstock_verdict": "NotStarted",
+        "tell": "NotStarted",
+    }  # fmt: skip
+    assert compared(ours, theirs) == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda job: (job / "job.yml").unlink(), "is no converted job; give the folder"),
+        (lambda job: (job / "pipeline.yml").write_text("a: ["), "is not sound: pipeline.yml: not YAML"),
+        (lambda job: (job / "pipeline.yml").write_text("jobs: 3"), "it is not as penstock convert writes jobs"),
+        (lambda job: (job / "code/add/step.json").write_text("{"), "it is not as penstock convert writes jobs"),
+        (lambda job: (job / "components/add.yml").unlink(), "is not sound: components/add.yml is not there"),
+    ],
+)
+def test_a_folder_that_is_no_sound_job_is_refused_in_one_line(compiled, tmp_path, break_it, words):
+    @dsl.pipeline(name="p")
+    def pipeline():
+        add(one=1)
+
+    convert.write(convert.convert(from_kfp.read(compiled(pipeline))), tmp_path / "job")
+    break_it(tmp_path / "job")
+    with pytest.raises(PenstockError) as caught:
+        rehearsal.run(tmp_path / "job", root=tmp_path / "out", jobs=1)
+    assert words in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_whoever_watches_is_told_of_every_step_and_may_end_the_job(compiled, tmp_path):
+    @dsl.pipeline(name="p")
+    def pipeline():
+        add(one=2).after(add(one=1))
+
+    convert.write(convert.convert(from_kfp.read(compiled(pipeline))), tmp_path / "job")
+    told, stop = [], launcher.Stop()
+
+    def observe(record):
+        told.append((record.state, *(step.state for step in record.steps)))
+        if record.steps[1].state == "Completed":
+            stop.request()
+
+    record = rehearsal.run(tmp_path / "job", root=tmp_path, jobs=2, observe=observe, stop=stop)
+    assert told == [
+        ("Running", "NotStarted", "Running"),
+        ("Running", "NotStarted", "Completed"),
+        ("Running", "NotStarted", "Completed"),
+        ("Canceled", "NotStarted", "Completed"),
+    ]
+    assert (record.state, record.tasks["add-2"].parameters) == ("Canceled", {"Output": 2})
+
+
 def test_an_interrupted_rehearsal_leaves_nothing_running(compiled, tmp_path):
     @dsl.component(base_image="python:3.11", install_kfp_package=False)
     def sleep(where: str):
@@ -176,6 +262,8 @@ def test_an_interrupted_rehearsal_leaves_nothing_running(compiled, tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
+    (record,) = (tmp_path / "azureml-runs").glob("*/run.json")
+    assert json.loads(record.read_text())["state"] == "Canceled"
     state = subprocess.run(["ps", "-o", "stat=", "-p", pid.read_text()], capture_output=True, text=True).stdout.strip()
     assert state[:1] in ("", "Z")  # nobody may have taken note of its end, but it has ended
 
@@ -235,28 +323,76 @@ def test_what_needs_its_image_is_not_run_without_it(compiled, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+# What the local engine takes of them and the conversion refuses.
+REFUSED = {
+    "valid/create_pod_metadata_complex": "asks for its pod's labels",
+    "valid/critical/modelcar": "imports a model from an image",
+    "valid/critical/pipeline_with_pod_metadata": "asks for its pod's labels",
+    "valid/critical/pipeline_with_volume_long_name": "makes a volume",
+    "valid/parallel_and_nested/nested_parallel_for_secret": "takes Secrets of a cluster",
+    "valid/pipeline_with_string_machine_fields_task_output": "takes its CPUs from another task",
+    "valid/pipeline_with_volume_no_cache": "makes a volume",
+}
+# What has to fail fails in both, of the same task and with the same words.
+FAILING = [name for name in FAIL if name.startswith("valid/")]
+SETTINGS = parse(
+    {"has_python": ["*"], "max_iterations": 5, "machines": [{"accelerator": "*", "count": 8, "compute": "gpu"}]}
+)
+
+
 @pytest.mark.corpus
-@pytest.mark.parametrize("name", [name for name in SUCCEED if name.startswith("valid/")])
+@pytest.mark.parametrize("name", [*(name for name in SUCCEED if name.startswith("valid/")), *FAILING])
 def test_pipelines_of_others(kfp_specs, tmp_path, name):
-    given = dict(PARAMETERS.get(name, {}))
-    for key, value in given.items():
-        if value == "FILE":
-            (tmp_path / f"{key}.csv").write_text("a,b\n1,2\n")
-            given[key] = str(tmp_path / f"{key}.csv")
-        elif value == "NEW":
-            pytest.skip("counts its attempts in a file that both runs would share")
-    settings = parse(
-        {"has_python": ["*"], "max_iterations": 5, "machines": [{"accelerator": "*", "count": 8, "compute": "gpu"}]}
-    )
+    values, inputs = given(name, tmp_path), None
+    if PARAMETERS.get(name, {}).get("counter_path") == "NEW":  # it counts its attempts there: each run has its own
+        inputs = {"counter_path": str(tmp_path / "newer")}
     spec = tmp_path / "spec.yaml"
     # Coins fall as they like; here both runs see the same side.
     spec.write_text(yaml.safe_dump_all(map(decided, yaml.safe_load_all((kfp_specs / f"{name}.yaml").read_text()))))
-    done = convert.convert(from_kfp.read(spec), given, settings)
-    refused = {found.code for found in done.findings if found.severity == "error"}
-    if refused:
-        known = {feature.code for feature in features.FEATURES if feature.effect is features.Effect.REFUSED}
-        pytest.skip(f"refused: {', '.join(sorted(refused & known) or sorted(refused))}")
-    assert differences(spec, tmp_path, given, settings) == []
+    done = convert.convert(from_kfp.read(spec), values, SETTINGS)
+    assert done.refused == (name in REFUSED), [str(found) for found in done.findings]
+    if not done.refused:
+        assert differences(spec, tmp_path, values, SETTINGS, inputs=inputs) == []
+
+
+# Against kfp.local
+
+RIGHT = [name for name in SUCCEED if name not in (*KFP_LOCAL_FAILS, *KFP_LOCAL_REFUSES, *KFP_LOCAL_VARIES)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in RIGHT if name not in {*KFP_LOCAL_DIFFERS, *REFUSED}])
+def test_outputs_are_those_of_kfp_local_where_that_is_right(kfp_specs, tmp_path, name):
+    spec = tmp_path / "spec.yaml"
+    without_installs(kfp_specs / f"{name}.yaml", spec)
+    theirs = kfp_local(name, spec, tmp_path / "theirs")
+    assert theirs is not None
+    convert.write(convert.convert(from_kfp.read(spec), given(name, tmp_path), SETTINGS), tmp_path / "job")
+    ours = rehearsal.run(tmp_path / "job", root=tmp_path, jobs=2)
+    assert ours.state == "Completed"
+    outputs = {
+        **ours.outputs,
+        **{port: [[one.name, one.metadata] for one in items] for port, items in ours.artifacts.items()},
+    }
+    assert comparable(outputs) == comparable(theirs["outputs"])
+    mine = sorted(comparable(task.parameters) for task in ours.tasks.values() if task.state == "SUCCEEDED")
+    assert mine == sorted(comparable(values) for values in theirs["given"])
+
+
+@pytest.mark.slow
+def test_our_training_gives_the_same_model_metrics_and_fingerprints(tmp_path):
+    spec = tmp_path / "tabular_training.yaml"
+    compiled_by_us(tabular_training).write(spec)
+    registries = []
+    for name in ("local", "azure"):
+        (tmp_path / name).mkdir()
+        registries.append(f"sqlite:///{tmp_path / name}/models.db")
+    values = {"source": "sample://taxi?rows=2000", "registry": registries[0]}
+    values |= dict.fromkeys(("git_commit", "spec_sha256"), "0" * 40)
+    problems = differences(spec, tmp_path, values, inputs={"registry": registries[1]})
+    assert problems == []
+    record = json.loads((tmp_path / "azureml-runs/parity/run.json").read_text())
+    assert {task["state"] for task in record["tasks"].values()} == {"SUCCEEDED"}
 
 
 def test_compiled_twice_gives_the_same_run(tmp_path):
