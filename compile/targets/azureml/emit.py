@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from penstock.compile import commands, graph, launcher
-from penstock.compile.targets.azureml import features, kubernetes_fields, machines
+from penstock.compile.targets.azureml import features, images, kubernetes_fields, machines
 from penstock.compile.targets.azureml import options as options_of
 from penstock.compile.targets.azureml import step as step_of
+from penstock.compile.targets.azureml.images import Launcher
 from penstock.compile.targets.azureml.plan import Reference, Unit, identifier
 from penstock.compile.yaml_writer import to_yaml
 
@@ -32,7 +33,13 @@ _LONGEST_TAG = 1000
 _READ_AT_ONCE = 150  # controls that one verdict reads, of the 200 inputs that a step may have
 _KFP_FOLDER = "/usr/local/src/kfp/components"  # where KFP puts the code of containerized Python components
 _OWN_IMAGE = "python:3.11"
+_PREPARE, _COMMAND = "prepare", "command"  # the steps before the own one of a task whose image has no Python
 _IMPORT = "from penstock.compile import launcher\n"
+
+_FIND_PYTHON = (
+    'python="$(command -v python3 || command -v python)" || '
+    '{ echo "penstock: the image has no python3" >&2; exit 127; }'
+)
 
 
 def files(case: features.Case) -> dict[str, bytes]:
@@ -40,9 +47,12 @@ def files(case: features.Case) -> dict[str, bytes]:
     return _Writer(case).files()
 
 
-def shipped() -> dict[str, bytes]:
-    """Return the programs that travel in each snapshot, by name."""
-    source = Path(step_of.__file__).read_text(encoding="utf-8")
+def shipped(*, by_sh: bool = False) -> dict[str, bytes]:
+    """Return the programs that travel in each snapshot, by name; those of a step without Python, if `by_sh`."""
+    home = Path(step_of.__file__)
+    if by_sh:
+        return {"step.sh": home.with_name("step.sh").read_bytes()}
+    source = home.read_text(encoding="utf-8")
     assert source.count(_IMPORT) == 1
     engine = Path(launcher.__file__).read_bytes()
     return {"step.py": source.replace(_IMPORT, "import launcher\n").encode(), "launcher.py": engine}
@@ -81,6 +91,7 @@ class _Node:
         inputs: Bindings of its inputs by name, each with the type of the component's input.
         outputs: Bindings of its outputs by name; None where nothing outside is bound.
         fields: What else the node has.
+        by_sh: Whether sh carries it out, in an image without Python.
     """
 
     name: str
@@ -91,6 +102,7 @@ class _Node:
     inputs: Mapping[str, tuple[str, str]]
     outputs: Mapping[str, str | None]
     fields: Mapping[str, Any]
+    by_sh: bool = False
 
 
 class _Writer:
@@ -98,7 +110,9 @@ class _Writer:
         self.case, self.plan, self.pipeline, self.options = case, case.plan, case.pipeline, case.options
         verdicts = [f"{VERDICT}_{index}" for index in range(1, 1 + -(-len(self.plan.captured) // _READ_AT_ONCE))]
         self.verdicts = [VERDICT] if len(verdicts) == 1 else verdicts
-        self.nodes = self.plan.names([OUTPUTS, *self.verdicts, *self.plan.steps])
+        without = [path for path in self.plan.steps if self._launcher(path) is Launcher.SH]
+        around = [f"{path}.{name}" for path in without for name in (_PREPARE, _COMMAND)]
+        self.nodes = self.plan.names([OUTPUTS, *self.verdicts, *self.plan.steps, *around])
         self.inputs = _unique(self.pipeline.inputs)
         self.outputs = _unique([*self.pipeline.outputs.artifacts, OUTPUTS])
         self.azure_types = {
@@ -112,13 +126,13 @@ class _Writer:
 
     def files(self) -> dict[str, bytes]:
         nodes = list(self._all_nodes())
-        programs = shipped()
+        programs = {by_sh: shipped(by_sh=by_sh) for by_sh in (False, True)}
         found = {JOB: self._text(self._job()), PIPELINE: self._text(self._pipeline_component(nodes))}
         for node in nodes:
             found[f"components/{node.name}.yml"] = self._text(_component(node))
             step = json.dumps(node.step, sort_keys=True, indent=1) + "\n"
             found[f"code/{node.name}/{STEP}"] = step.encode()
-            for name, content in programs.items():
+            for name, content in programs[node.by_sh].items():
                 found[f"code/{node.name}/{name}"] = content
         return found
 
@@ -245,13 +259,62 @@ class _Writer:
 
     def _all_nodes(self) -> Iterator[_Node]:
         for path in self.plan.steps:
-            yield self._task_node(self.plan.units[path])
+            yield from self._task_nodes(self.plan.units[path])
         captured = sorted(self.plan.captured)
         for index, name in enumerate(self.verdicts):
             paths = captured[index * _READ_AT_ONCE : (index + 1) * _READ_AT_ONCE]
             yield self._own_node(name, "verdict", paths, [], {})
         if self._has_last_step():
             yield self._last_node()
+
+    def _launcher(self, path: str) -> Launcher:
+        body = self.plan.units[path].component.body
+        assert isinstance(body, graph.Container)
+        return images.launcher(body, self.plan.text(path, body.image), self.options)
+
+    def _task_nodes(self, unit: Unit) -> Iterator[_Node]:
+        """Yield a task's step; where its image has no Python, the three steps that it takes."""
+        node = self._task_node(unit)
+        if self._launcher(unit.path) is not Launcher.SH:
+            yield node
+            return
+        prepare, command = (self.nodes[f"{unit.path}.{name}"] for name in (_PREPARE, _COMMAND))
+        fields = {"tags": {"penstock.task": unit.path[:_LONGEST_TAG]}}
+        own = {name: node.step[name] for name in ("mode", "path", "outputs", "capture")}
+        before = {name: value for name, value in node.step.items() if name not in own}
+        yield dataclasses.replace(
+            node,
+            name=prepare,
+            title=f"{node.title}: {_PREPARE}",
+            image=self.own_image,
+            step={**before, "mode": "prepare", "of": unit.path, "outputs": {}},
+            outputs={CONTROL: None},
+            fields=fields,
+        )
+        artifacts = {name: node.inputs[name] for name in node.step["artifacts"]}
+        yield dataclasses.replace(
+            node,
+            name=command,
+            title=f"{node.title}: {_COMMAND}",
+            step={
+                "mode": "command", "of": unit.path, "steps": ["prepared"], "controls": {}, "parameters": {},
+                "artifacts": node.step["artifacts"], "outputs": {},
+            },
+            inputs={"prepared": self._folder(prepare), **artifacts},
+            outputs={CONTROL: None},
+            by_sh=True,
+        )  # fmt: skip
+        yield dataclasses.replace(
+            node,
+            image=self.own_image,
+            step={**node.step, "steps": ["made"]},
+            inputs={**node.inputs, "made": self._folder(command)},
+            fields=fields,
+        )
+
+    def _folder(self, node: str) -> tuple[str, str]:
+        """Return the type and the binding of an input that takes a step's control folder."""
+        return "uri_folder", f"${{{{parent.jobs.{node}.outputs.{CONTROL}}}}}"
 
     def _task_node(self, unit: Unit) -> _Node:
         body = unit.component.body
@@ -337,7 +400,7 @@ class _Writer:
         controls, artifacts, parameters = {}, {}, {}
         for index, path in enumerate(sorted(read)):
             controls[f"c{index}"] = path
-            inputs[f"c{index}"] = ("uri_folder", f"${{{{parent.jobs.{self.nodes[path]}.outputs.{CONTROL}}}}}")
+            inputs[f"c{index}"] = self._folder(self.nodes[path])
         for index, source in enumerate(sources):
             artifacts[f"a{index}"] = list(source)
             inputs[f"a{index}"] = self._artifact_input(source)
@@ -510,13 +573,8 @@ def _component(node: _Node) -> dict[str, Any]:
     lines = [CONTROL, *node.inputs, *(name for name in node.outputs if name != CONTROL)]
     marked = [f"@@{name}@@${{{{{'inputs' if name in node.inputs else 'outputs'}.{name}}}}}" for name in lines]
     digest = hashlib.sha256("\n".join([node.name, json.dumps(node.step, sort_keys=True)]).encode()).hexdigest()[:16]
-    command = [
-        'python="$(command -v python3 || command -v python)" || '
-        '{ echo "penstock: the image has no python3" >&2; exit 127; }',
-        f"\"$python\" -u step.py <<'PENSTOCK_{digest}'",
-        *marked,
-        f"PENSTOCK_{digest}",
-    ]
+    start = ["sh step.sh"] if node.by_sh else [_FIND_PYTHON, '"$python" -u step.py']
+    command = [*start[:-1], f"{start[-1]} <<'PENSTOCK_{digest}'", *marked, f"PENSTOCK_{digest}"]
     component: dict[str, Any] = {
         "$schema": f"{_SCHEMAS}commandComponent.schema.json",
         "type": "command",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,8 +12,9 @@ from penstock.compile import commands, graph, kubernetes_document, launcher
 from penstock.compile._checks import placeholders
 from penstock.compile._checks.scopes import places
 from penstock.compile.findings import Codes, Finding, Severity
-from penstock.compile.targets.azureml import kubernetes_fields, machines
+from penstock.compile.targets.azureml import images, kubernetes_fields, machines
 from penstock.compile.targets.azureml import options as options_of
+from penstock.compile.targets.azureml.images import Launcher
 from penstock.compile.targets.azureml.options import Options
 from penstock.compile.targets.azureml.plan import MOST_STEPS, Plan, Unit, Unknown
 
@@ -27,10 +27,6 @@ Problem = tuple[str, str]  # path of the task ("" for the pipeline), what about 
 # What Azure can mount by itself.
 _MOUNTED = ("azureml:", "azureml://", "abfss://", "wasbs://", "https://", "http://")
 _OPERATORS = ("/google-cloud-pipeline-components", "/automl-tabular", "vertex-ai-restricted/")
-_BARE = (
-    "alpine", "bash", "busybox", "curl", "debian", "distroless", "git", "hello-world", "jq", "kubectl", "nginx",
-    "redis", "ubuntu",
-)  # fmt: skip
 _TIMES = ("pipeline_job_create_time_utc", "pipeline_job_schedule_time_utc")
 _NOT_HERE = ("pipeline_root", "workspace_path")
 
@@ -299,32 +295,28 @@ def _commands(case: Case) -> Iterator[Problem]:
             yield unit.declared, f"has no command, and what the image {body.image} would run is not known here"
 
 
-def _pythonless(case: Case) -> Iterator[tuple[str, str, bool]]:
-    """Yield tasks whose image may have no Python, with the image and whether it surely has none."""
+def _launched(case: Case, launcher: Launcher) -> Iterator[tuple[str, str]]:
+    """Yield tasks whose command something runs, with their image."""
     for unit, body in _steps(case):
-        command = [*body.command, *body.args]
-        if commands.is_lightweight(body) or commands.is_containerized_python(body):
-            continue
-        if any(each in command[:1] for each in ("python", "python3")):
-            continue
         with contextlib.suppress(Unknown):
             image = case.plan.text(unit.path, body.image)
-            if not any(fnmatch.fnmatchcase(image, pattern) for pattern in case.options.has_python):
-                name = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
-                if not name.startswith("python"):
-                    yield unit.declared, image, name in _BARE
+            if images.launcher(body, image, case.options) is launcher:
+                yield unit.declared, image
+
+
+def _no_shell(case: Case) -> Iterator[Problem]:
+    for path, image in _launched(case, Launcher.NONE):
+        yield path, f"the image {image} has neither Python nor sh, with which a step could run its command"
 
 
 def _no_python(case: Case) -> Iterator[Problem]:
-    for path, image, surely in _pythonless(case):
-        if surely:
-            yield path, f"the image {image} has no Python, with which the step runs its command"
+    for path, image in _launched(case, Launcher.SH):
+        yield path, f"sh runs its command between two steps more, for the image {image} has no Python"
 
 
 def _maybe_no_python(case: Case) -> Iterator[Problem]:
-    for path, image, surely in _pythonless(case):
-        if not surely:
-            yield path, f"the image {image} may have no Python, with which the step runs its command"
+    for path, image in _launched(case, Launcher.PERHAPS):
+        yield path, f"the image {image} may have no Python, with which the step runs its command"
 
 
 def _images(case: Case) -> Iterator[Problem]:
@@ -593,7 +585,11 @@ FEATURES = (
     ),
     Feature(
         _W, "images of which it is not known whether they have Python", "a step without it fails at once, and says so",
-        "maybe-no-python", "look, and name it in has_python of the options", _maybe_no_python,
+        "maybe-no-python", "look, and name it in has_python or launchers of the options", _maybe_no_python,
+    ),
+    Feature(
+        _W, "images without Python", "sh runs the command; steps of their own, with Python, decide and collect",
+        "no-python", "name it in has_python of the options if it has Python", _no_python,
     ),
     Feature(_W, "debug pauses", "no meaning", "debug-pause", "take it out", _pauses),
     Feature(
@@ -636,8 +632,8 @@ FEATURES = (
         "give it in entrypoints of the options", _commands,
     ),
     Feature(
-        _O, "images without Python", "steps run commands with it; `has_python` names images that have it",
-        "no-python", "put Python into the image, and name it in has_python of the options", _no_python,
+        _O, "images without Python and sh", "`has_python` and `launchers` name images that have one of them",
+        "no-shell", "put one into the image, and name it in has_python or launchers of the options", _no_shell,
     ),
     Feature(
         _O, "ConfigMaps as environment", "`config_maps` has keys and values", "unmapped-config-map",

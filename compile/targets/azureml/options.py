@@ -54,6 +54,7 @@ class Options:
         entrypoints: Commands of images whose tasks have none, by patterns of images.
         workdirs: Working folders of images, by patterns of images; else commands work in a folder of their own.
         has_python: Patterns of images that have Python 3.8 or later, though their names or commands do not say so.
+        launchers: What runs commands in images, "python" or "sh", by patterns of images; it goes before has_python.
         config_maps: Keys and values of the ConfigMaps that the pipeline names.
         image: Image with Python of the steps that the conversion adds; empty: one of the pipeline's own.
         final_status: Whose words a final status has: "kubeflow" (COMPLETE) or "vertex" (SUCCEEDED).
@@ -70,6 +71,7 @@ class Options:
     entrypoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     workdirs: Mapping[str, str] = field(default_factory=dict)
     has_python: tuple[str, ...] = ()
+    launchers: Mapping[str, str] = field(default_factory=dict)
     config_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     image: str = ""
     final_status: str = "kubeflow"
@@ -106,6 +108,9 @@ def parse(document: Any, name: str = "the options") -> Options:
     for pattern, kind in found.get("uri_types", {}).items():
         if kind not in ("uri_file", "uri_folder"):
             problems.append(f"uri_types.{pattern} is neither uri_file nor uri_folder")
+    for pattern, launcher in found.get("launchers", {}).items():
+        if launcher not in ("python", "sh"):
+            problems.append(f"launchers.{pattern} is neither python nor sh")
     for pattern, most in found.get("max_iterations", {}).items():
         if most < 1:
             problems.append(f"max_iterations.{pattern} is below 1")

@@ -12,9 +12,12 @@ output folder gets a file, whatever becomes of the step.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -23,7 +26,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 CONTROL_FILE = "penstock-task.json"
 ARTIFACT_FILE = "penstock-artifact.json"
 OUTPUTS_FILE = "outputs.json"
+COMMAND_FILE = "command.sh"
 ESCAPE = "json:"  # begins the text of a parameter that is JSON whatever its type
 
 RUNNING, SUCCEEDED, FAILED, SKIPPED, CANCELLED = "RUNNING", "SUCCEEDED", "FAILED", "SKIPPED", "CANCELLED"
@@ -370,6 +374,64 @@ def parameter_value(text: str, kind: str) -> Any:
     return value if value is None else launcher.check_value(value, kind)
 
 
+def shell_script(
+    line: Sequence[str],
+    env: Mapping[str, str],
+    places: Mapping[str, str],
+    waits: Sequence[int],
+    timeout: float | None,
+    workdir: str,
+    folders: Sequence[str],
+) -> str:
+    """Return what step.sh reads of a command: quoted words, and variables for paths that only it will know.
+
+    Args:
+        line: The command and its arguments.
+        env: Its own environment variables.
+        places: What stands in these texts for the path of an input or output of the command's step, by its name.
+        waits: Seconds before each attempt.
+        timeout: Seconds that an attempt may take; None: any.
+        workdir: Its working folder; empty: a new one.
+        folders: Folders that it expects.
+    """
+    names = {place: name for name, place in places.items()}
+    marked = re.compile("|".join(map(re.escape, names)))
+
+    def word(text: str) -> str:
+        found, end = [], 0
+        for match in marked.finditer(text):
+            found += [text[end : match.start()], match.group()]
+            end = match.end()
+        found.append(text[end:])
+        pieces = [f'"$penstock_{names[each]}"' if each in names else shlex.quote(each) for each in found if each]
+        return "".join(pieces) or "''"
+
+    if "\0" in "".join([*line, *env.values()]):
+        raise ValueError("embedded null byte")
+    if env and "=" in line[0]:
+        raise ValueError("its name holds '=', and the task has environment variables")
+    words = ["exec", *(["env", *(word(f"{name}={value}") for name, value in env.items())] if env else [])]
+    lines = [
+        *(f"mkdir -p {shlex.quote(folder)} || exit 70" for folder in folders),
+        f"penstock_waits='{' '.join(map(str, waits))}'",
+        f"penstock_timeout='{'' if timeout is None else format(timeout, 'g')}'",
+        f"penstock_workdir={shlex.quote(workdir)}",
+        "penstock_command() {",
+        " ".join([*words, *map(word, line)]),
+        "}",
+    ]
+    return "".join(f"{each}\n" for each in lines)
+
+
+def waits_of(task: launcher.Task) -> list[int]:
+    """Return whole seconds before each attempt of a task."""
+    found, wait = [0], task.wait
+    for _ in range(task.retries):
+        found.append(math.ceil(min(wait, task.longest_wait)))
+        wait = min(wait * task.factor, task.longest_wait)
+    return found
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -423,7 +485,12 @@ class Step:
 
     def run(self, stream: BinaryIO) -> int:
         """Carry the step out and return its exit code."""
-        mode = {"task": self.run_task, "verdict": self.verdict, "outputs": self.write_outputs}
+        mode = {
+            "task": self.run_task,
+            "prepare": self.prepare,
+            "verdict": self.verdict,
+            "outputs": self.write_outputs,
+        }
         return mode[self.step["mode"]](stream)
 
     def run_task(self, stream: BinaryIO) -> int:
@@ -451,13 +518,64 @@ class Step:
         scopes = world.scopes() if world else {}
         return self._leave(outcome, failures, scopes)
 
+    def prepare(self, stream: BinaryIO) -> int:
+        """Leave the command of a task for the step after this one, which has no Python; nothing if it does not run.
+
+        Why it does not is said by the task's own step, which is the one after that and evaluates the same.
+        """
+        folder, script, state = Path(self.given["control"]), None, FAILED
+        with contextlib.suppress(launcher.TaskError):
+            world = self.world()
+            begun = world.begin(self.step["of"])
+            state = begun.state
+            if begun.state == RUNNING:
+                script = self._script(world, begun)
+        if script is not None:
+            (folder / COMMAND_FILE).write_bytes(script)
+        write_json(folder / CONTROL_FILE, {"state": state})
+        print(f"penstock: {self.step['of']}: {'runs in the next step' if script else 'does not run'}", flush=True)
+        return 0
+
+    def _script(self, world: World, begun: Begun) -> bytes | None:
+        """Return a task's command for sh; None where sh cannot run it, as no process could be started either."""
+        task = task_of(self.step["task"])
+        mark = hashlib.sha256(json.dumps(self.step, sort_keys=True).encode()).hexdigest()[:16]
+        places = {name: f"@penstock-{mark}-{name}@" for name in ("control", *self.step["artifacts"])}
+        there = {self.given[name]: places[name] for name in self.step["artifacts"]}
+        artifacts: dict[str, list[launcher.Artifact]] = {}
+        for port, references in begun.artifacts.items():
+            artifacts[port] = []
+            for reference in references:
+                found, here = self._artifact(world, reference), self.locations[tuple(reference)]
+                if found.uri == here or found.uri.startswith(here + os.sep):
+                    found = replace(found, uri=there[here] + found.uri[len(here) :])
+                artifacts[port].append(found)
+        parameters = launcher.bind(task, begun.parameters)
+        given = launcher.executor_input(task, parameters, artifacts, Path(places["control"]) / "outputs")
+        names = task_names(self.names, self.step["of"], self.step["name"])
+        command, args, env = launcher.command_line(task, given, names)
+        try:
+            return shell_script(
+                [*command, *args],
+                env,
+                places,
+                waits_of(task),
+                task.timeout,
+                self.step["workdir"],
+                self.step["folders"],
+            ).encode()
+        except ValueError:
+            return None
+
     def _launch(self, world: World, begun: Begun, stream: BinaryIO) -> dict[str, Any]:
         task = task_of(self.step["task"])
+        if "made" in self.given:  # the step before has tried as often as it may be
+            task = replace(task, retries=0)
         artifacts = {
             port: [self._artifact(world, reference) for reference in references]
             for port, references in begun.artifacts.items()
         }
-        for folder in self.step["folders"]:
+        for folder in self.step["folders"] if "made" not in self.given else ():
             Path(folder).mkdir(parents=True, exist_ok=True)
         work = _own_folder()
         try:
@@ -472,6 +590,8 @@ class Step:
         return {"state": SUCCEEDED, "parameters": found.parameters, "artifacts": sorted(found.artifacts)}
 
     def _runner(self) -> launcher.Runner:
+        if "made" in self.given:
+            return self._take
         workdir = self.step["workdir"]
         if not workdir:
             return launcher.run_process
@@ -480,6 +600,32 @@ class Step:
             return launcher.run_process(command, args, env, Path(workdir), log, **options)
 
         return run
+
+    def _take(
+        self, command: Any, args: Any, env: Any, folder: Path, log: Path, *, timeout: float | None, stream: BinaryIO,
+        **options: Any,
+    ) -> int:  # fmt: skip
+        """Take what the command left in the step before this one, in place of running it."""
+        made = Path(self.given["made"])
+        if not (made / "code").is_file():
+            if "\0" in "".join([*command, *args, *env.values()]):
+                raise launcher.TaskError(f"the command {command[0]!r} cannot be started: embedded null byte", 126)
+            raise launcher.TaskError("its command was not run in the step before this one, whose log says why")
+        outputs = folder.parent / "outputs"
+        if (made / "outputs").is_dir():
+            shutil.copytree(str(made / "outputs"), str(outputs), symlinks=True, dirs_exist_ok=True)
+        said = outputs / "executor_output.json"
+        if said.is_file():
+            there, here = (json.dumps(each)[1:-1] for each in (f"{(made / 'where').read_text()}/outputs", str(outputs)))
+            said.write_text(said.read_text(encoding="utf-8").replace(there, here), encoding="utf-8")
+        if (made / "log.txt").is_file():
+            log.write_bytes((made / "log.txt").read_bytes())
+            stream.write(log.read_bytes())
+            stream.flush()
+        code = int((made / "code").read_text())
+        if (made / "late").is_file():
+            raise launcher.TaskError(f"timed out after {timeout:g} s", -signal.SIGTERM)
+        return code
 
     def _artifact(self, world: World, reference: Reference) -> launcher.Artifact:
         """Return an artifact as it is here."""

@@ -215,7 +215,7 @@ class _Job:
             yield f"{where}: {path} is not there"
             return
         step = json.loads(self.files[path])
-        if inputs != {*step["controls"], *step["artifacts"], *step["parameters"]}:
+        if inputs != {*step["controls"], *step["artifacts"], *step["parameters"], *step.get("steps", ())}:
             yield f"{where}: its inputs are not those of {path}"
         if outputs != {"control", *step["outputs"]}:
             yield f"{where}: its outputs are not those of {path}"

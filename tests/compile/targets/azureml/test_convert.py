@@ -139,7 +139,7 @@ def test_an_image_without_a_command_needs_its_entrypoint(converted):
     assert json.loads(done.files["code/serve/step.json"])["task"]["command"] == ["/bin/server", "--once"]
 
 
-def test_an_image_without_python_is_refused_and_one_that_may_have_none_warned_of(converted):
+def test_images_that_have_no_python_and_that_may_have_none_are_told_apart(converted):
     @dsl.container_component
     def shell():
         return dsl.ContainerSpec(image="docker.io/library/busybox:1.36", command=["sh", "-c"], args=["echo"])
@@ -159,8 +159,8 @@ def test_an_image_without_python_is_refused_and_one_that_may_have_none_warned_of
         script()
 
     done = converted(pipeline)
-    assert codes(done) == {"no-python": "shell"}
-    assert codes(done, Severity.WARNING) == {"maybe-no-python": "own"}
+    assert codes(done) == {}
+    assert codes(done, Severity.WARNING) == {"maybe-no-python": "own", "no-python": "shell"}
     assert codes(converted(pipeline, has_python=["*/busybox:*", "example/*"]), Severity.WARNING) == {}
 
 

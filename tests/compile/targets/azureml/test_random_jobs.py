@@ -19,13 +19,14 @@ from penstock.compile.targets import local
 from penstock.compile.targets.azureml import convert, rehearsal
 from penstock.compile.targets.azureml.options import parse
 from tests.compile.targets.azureml.parity import compared
+from tests.compile.targets.azureml.shells import SHELLS, shell_called_sh
 from tests.compile.targets.local.test_random_dags import Case, drawn
 
 BOUND = 4
 
 
 @pytest.fixture
-def check(tmp_path, monkeypatch) -> Callable[[Case], bool]:
+def check(tmp_path, monkeypatch) -> Callable[..., bool]:
     """Return a function that runs a case both ways and tells whether it could."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -41,7 +42,7 @@ def check(tmp_path, monkeypatch) -> Callable[[Case], bool]:
     numbers = itertools.count()
     (tmp_path / "imported").write_text("rows")
 
-    def check_it(case: Case) -> bool:
+    def check_it(case: Case, **options: Any) -> bool:
         run_id = f"r{next(numbers)}"
         fill(case.spec)
         text = json.dumps(case.spec).replace("@imported", str(tmp_path / "imported"))
@@ -52,7 +53,7 @@ def check(tmp_path, monkeypatch) -> Callable[[Case], bool]:
         spec = tmp_path / "spec.json"
         spec.write_text(text)
         values = {**case.parameters, **paths}
-        conversion = convert.convert(from_kfp.read(spec), values, parse({"max_iterations": BOUND}))
+        conversion = convert.convert(from_kfp.read(spec), values, parse({"max_iterations": BOUND, **options}))
         refused = {each.code for each in conversion.findings if each.severity == "error"}
         if refused:
             # What is imported may come from another task; a random list of lists may be long.
@@ -93,6 +94,13 @@ def fill(spec: dict[str, Any]) -> None:
 
 def test_random_pipelines_give_what_the_local_engine_gives(check):
     assert sum(check(case) for case in drawn(7, 6)) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", SHELLS)
+def test_random_pipelines_in_images_without_python_give_the_same(check, shell, tmp_path):
+    shell_called_sh(shell, tmp_path / "bin")
+    assert sum(check(case, launchers={"*": "sh"}) for case in drawn(11, 3)) >= 2
 
 
 @pytest.mark.slow
