@@ -19,7 +19,7 @@ from penstock.compile.catalog import Entry
 from penstock.compile.errors import PenstockError
 from penstock.compile.targets.azureml import features as azureml
 from penstock.compile.targets.azureml import kubernetes_fields as azureml_fields
-from penstock.compile.targets.azureml.options import Machine, Options
+from penstock.compile.targets.azureml.options import Machine, Options, Output
 from penstock.compile.targets.kubeflow import preflight as kubeflow
 from penstock.compile.targets.local import features, kubernetes_fields
 from penstock.compile.targets.vertex import preflight as vertex
@@ -107,6 +107,7 @@ def _azureml() -> dict[str, str]:
         ),
         "options": documented(Options),
         "machines": documented(Machine),
+        "outputs": documented(Output),
     }
 
 

@@ -17,6 +17,7 @@ from penstock.compile.targets.azureml import features, images, kubernetes_fields
 from penstock.compile.targets.azureml import options as options_of
 from penstock.compile.targets.azureml import step as step_of
 from penstock.compile.targets.azureml.images import Launcher
+from penstock.compile.targets.azureml.options import Output
 from penstock.compile.targets.azureml.plan import Reference, Unit, identifier
 from penstock.compile.yaml_writer import to_yaml
 
@@ -83,13 +84,27 @@ def _is_plain(text: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Output:
+    """An output of a step.
+
+    Attributes:
+        bound: Output of the job that it is; None: it is for other steps.
+    """
+
+    bound: str | None = None
+    type: str = "uri_folder"
+    mode: str = "upload"
+    path: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class _Node:
     """A step on its way to a component and a node.
 
     Attributes:
         step: What step.json holds.
         inputs: Bindings of its inputs by name, each with the type of the component's input.
-        outputs: Bindings of its outputs by name; None where nothing outside is bound.
+        outputs: Its outputs by name.
         fields: What else the node has.
         by_sh: Whether sh carries it out, in an image without Python.
     """
@@ -100,7 +115,7 @@ class _Node:
     cached: bool
     step: Mapping[str, Any]
     inputs: Mapping[str, tuple[str, str]]
-    outputs: Mapping[str, str | None]
+    outputs: Mapping[str, _Output]
     fields: Mapping[str, Any]
     by_sh: bool = False
 
@@ -114,7 +129,14 @@ class _Writer:
         around = [f"{path}.{name}" for path in without for name in (_PREPARE, _COMMAND)]
         self.nodes = self.plan.names([OUTPUTS, *self.verdicts, *self.plan.steps, *around])
         self.inputs = _unique(self.pipeline.inputs)
-        self.outputs = _unique([*self.pipeline.outputs.artifacts, OUTPUTS])
+        copied = {
+            f"{path}.{port}": rule
+            for path in self.plan.steps
+            for port in sorted(self.plan.units[path].component.outputs.artifacts)
+            if (rule := features.output_rule(case, self.plan.units[path], port)) and rule.copied
+        }
+        self.outputs = _unique([*self.pipeline.outputs.artifacts, OUTPUTS, *copied])
+        self.copies = {self.outputs[name]: rule for name, rule in copied.items()}
         self.azure_types = {
             name: "string" if port.default is None and port.optional else _TYPES.get(port.type, "string")
             for name, port in self.pipeline.inputs.parameters.items()
@@ -166,7 +188,7 @@ class _Writer:
         if inputs:
             job["inputs"] = inputs
         if outputs := self._pipeline_outputs():
-            job["outputs"] = {name: {"type": "uri_folder", "mode": "upload"} for name in outputs}
+            job["outputs"] = {name: self._job_output(name) for name in outputs}
         if self.pipeline.description:
             job["description"] = self.pipeline.description
         return job
@@ -191,11 +213,35 @@ class _Writer:
         if inputs:
             component["inputs"] = inputs
         if outputs := self._pipeline_outputs():
-            component["outputs"] = {name: {"type": "uri_folder"} for name in outputs}
+            component["outputs"] = {name: {"type": self._job_output(name)["type"]} for name in outputs}
         return component
 
+    def _job_output(self, name: str) -> dict[str, str]:
+        """Return an output of the job as job.yml has it."""
+        if rule := self.copies.get(name):
+            fields = {"name": rule.name, "version": rule.version, "path": rule.path or self.root}
+            found = {"type": rule.copied, "mode": rule.mode, **fields}
+        else:
+            source = next((source for source, port in self.bound.items() if self.outputs[port] == name), None)
+            given = self._output(self.plan.units[source[1]], source[2]) if source else _Output(path=self.root)
+            found = {"type": given.type, "mode": given.mode, "path": given.path}
+        return {key: value for key, value in found.items() if value}
+
+    @functools.cached_property
+    def root(self) -> str:
+        """Where outputs go that no rule says it of; empty: where Azure puts them."""
+        there = features.pipeline_root(self.case)
+        return f"{there.rstrip('/')}/${{{{name}}}}/${{{{output_name}}}}" if there else ""
+
+    def _output(self, unit: Unit, port: str) -> _Output:
+        """Return the output that an artifact of a task is for those after it."""
+        rule = features.output_rule(self.case, unit, port)
+        here = rule if rule and not rule.copied else Output()
+        bound = self.bound.get(("task", unit.path, port))
+        return _Output(self.outputs[bound] if bound else None, mode=here.mode, path=here.path or self.root)
+
     def _pipeline_outputs(self) -> list[str]:
-        found = [self.outputs[name] for name in self.pipeline.outputs.artifacts]
+        found = [*(self.outputs[name] for name in self.pipeline.outputs.artifacts), *self.copies]
         return sorted([*found, self.outputs[OUTPUTS]] if self._has_last_step() else found)
 
     def _has_last_step(self) -> bool:
@@ -206,8 +252,8 @@ class _Writer:
         found: dict[str, Any] = {"type": "command", "component": f"./components/{node.name}.yml", **node.fields}
         if node.inputs:
             found["inputs"] = {name: binding for name, (_, binding) in node.inputs.items()}
-        if bound := {name: binding for name, binding in node.outputs.items() if binding}:
-            found["outputs"] = bound
+        if told := {name: about for name, given in node.outputs.items() if (about := _told(given))}:
+            found["outputs"] = told
         return found
 
     # Data
@@ -280,7 +326,7 @@ class _Writer:
             return
         prepare, command = (self.nodes[f"{unit.path}.{name}"] for name in (_PREPARE, _COMMAND))
         fields = {"tags": {"penstock.task": unit.path[:_LONGEST_TAG]}}
-        own = {name: node.step[name] for name in ("mode", "path", "outputs", "capture")}
+        own = ("mode", "path", "outputs", "copies", "capture")
         before = {name: value for name, value in node.step.items() if name not in own}
         yield dataclasses.replace(
             node,
@@ -288,7 +334,7 @@ class _Writer:
             title=f"{node.title}: {_PREPARE}",
             image=self.own_image,
             step={**before, "mode": "prepare", "of": unit.path, "outputs": {}},
-            outputs={CONTROL: None},
+            outputs={CONTROL: _Output()},
             fields=fields,
         )
         artifacts = {name: node.inputs[name] for name in node.step["artifacts"]}
@@ -301,7 +347,7 @@ class _Writer:
                 "artifacts": node.step["artifacts"], "outputs": {},
             },
             inputs={"prepared": self._folder(prepare), **artifacts},
-            outputs={CONTROL: None},
+            outputs={CONTROL: _Output()},
             by_sh=True,
         )  # fmt: skip
         yield dataclasses.replace(
@@ -339,7 +385,15 @@ class _Writer:
             "workdir": folder,
             "folders": kubernetes_fields.folders(document),
         }
-        outputs = {name: self._binding(("task", unit.path, port)) for name, port in ports.items()}
+        outputs = {name: self._output(unit, port) for name, port in ports.items()}
+        copies: dict[str, list[str]] = {}
+        for port in ports.values():
+            name = self.outputs.get(f"{unit.path}.{port}", "")
+            if rule := self.copies.get(name):
+                outputs[f"t{len(copies)}"] = _Output(name, rule.copied, rule.mode)
+                copies[f"t{len(copies)}"] = [port, rule.copied]
+        if copies:
+            step["copies"] = copies
         return _Node(
             self.nodes[unit.path],
             unit.task.title or unit.task.name,
@@ -347,13 +401,9 @@ class _Writer:
             unit.task.caching.enabled,
             step,
             inputs,
-            {CONTROL: None, **outputs},
+            {CONTROL: _Output(), **outputs},
             self._fields(unit, document),
         )
-
-    def _binding(self, source: Reference) -> str | None:
-        name = self.bound.get(source)
-        return f"${{{{parent.outputs.{self.outputs[name]}}}}}" if name else None
 
     def _fields(self, unit: Unit, document: Mapping[str, Any]) -> dict[str, Any]:
         machine = machines.chosen(self.plan, unit, machines.wanted(self.plan, unit))
@@ -529,8 +579,8 @@ class _Writer:
         known = more.get("known", [])
         step, inputs = self._step(mode, read, sources, known, [])
         ports = more.get("ports", {})
-        outputs: dict[str, str | None] = {CONTROL: more.get("control")}
-        outputs |= {port: f"${{{{parent.outputs.{self.outputs[name]}}}}}" for port, name in ports.items()}
+        outputs = {CONTROL: _Output(more.get("control"))}
+        outputs |= {port: _Output(self.outputs[name]) for port, name in ports.items()}
         step |= {"outputs": ports, **more.get("step", {})}
         return _Node(self.nodes[name], name, self.own_image, False, step, inputs, outputs, {})
 
@@ -564,8 +614,12 @@ class _Writer:
                 for name, port in self.pipeline.outputs.artifacts.items()
             },
         }
-        control = f"${{{{parent.outputs.{self.outputs[OUTPUTS]}}}}}"
-        more = {"known": list(dict.fromkeys(known)), "ports": ports, "control": control, "step": {"root": root}}
+        more = {
+            "known": list(dict.fromkeys(known)),
+            "ports": ports,
+            "control": self.outputs[OUTPUTS],
+            "step": {"root": root},
+        }
         return self._own_node(OUTPUTS, "outputs", read, sources, more)
 
 
@@ -585,11 +639,18 @@ def _component(node: _Node) -> dict[str, Any]:
         "environment": {"image": node.image},
         "code": f"../code/{node.name}",
         "command": "\n".join(command) + "\n",
-        "outputs": {name: {"type": "uri_folder", "mode": "upload"} for name in node.outputs},
+        "outputs": {name: {"type": given.type, "mode": given.mode} for name, given in node.outputs.items()},
     }
     if node.inputs:
         component["inputs"] = {name: {"type": kind} for name, (kind, _) in node.inputs.items()}
     return component
+
+
+def _told(output: _Output) -> str | dict[str, str] | None:
+    """Return what a node says of an output; None where there is nothing to say."""
+    if output.bound:
+        return f"${{{{parent.outputs.{output.bound}}}}}"
+    return {"mode": output.mode, "path": output.path} if output.path else None
 
 
 def _compute(name: str) -> str:

@@ -15,7 +15,7 @@ from penstock.compile.findings import Codes, Finding, Severity
 from penstock.compile.targets.azureml import images, kubernetes_fields, machines
 from penstock.compile.targets.azureml import options as options_of
 from penstock.compile.targets.azureml.images import Launcher
-from penstock.compile.targets.azureml.options import Options
+from penstock.compile.targets.azureml.options import Options, Output
 from penstock.compile.targets.azureml.plan import MOST_STEPS, Plan, Unit, Unknown
 
 MOST_INPUTS = 200
@@ -96,6 +96,18 @@ def mapped(uri: str, options: Options) -> str:
         if uri.startswith(begin):
             return options.uri_map[begin] + uri[len(begin) :]
     return uri
+
+
+def output_rule(case: Case, unit: Unit, port: str) -> Output | None:
+    """Return what the options say of an artifact that a task gives."""
+    found: Output | None = options_of.matching(case.options.outputs, f"{unit.declared}.{port}")
+    return found
+
+
+def pipeline_root(case: Case) -> str:
+    """Return where the options put what the pipeline's root names; empty: nowhere."""
+    there = mapped(case.pipeline.default_root, case.options)
+    return there if there.startswith("azureml://") else ""
 
 
 def _containers(case: Case) -> Iterator[tuple[str, graph.Task, graph.Container]]:
@@ -368,10 +380,30 @@ def _too_many(case: Case) -> Iterator[Problem]:
     if (count := len(last) + len(given)) > MOST_INPUTS:
         yield "", f"its outputs come from {count} outputs of steps, more than {MOST_INPUTS}"
     for unit, _ in _steps(case):
-        if (count := len(unit.component.outputs.artifacts)) >= MOST_OUTPUTS:
-            yield unit.declared, f"has {count} artifacts, more than {MOST_OUTPUTS - 1}"
+        ports = unit.component.outputs.artifacts
+        copies = len(list(_copies(case, unit)))
+        if (count := len(ports) + copies) >= MOST_OUTPUTS:
+            also = f", with {copies} copies that the options ask for" if copies else ""
+            yield unit.declared, f"has {count} artifacts{also}, more than {MOST_OUTPUTS - 1}"
     if (count := len(case.pipeline.outputs.artifacts)) >= MOST_OUTPUTS:
         yield "", f"has {count} artifacts, more than {MOST_OUTPUTS - 1}"
+
+
+def _copies(case: Case, unit: Unit) -> Iterator[tuple[str, Output]]:
+    for port in unit.component.outputs.artifacts:
+        rule = output_rule(case, unit, port)
+        if rule and rule.copied:
+            yield port, rule
+
+
+def _registered_twice(case: Case) -> Iterator[Problem]:
+    first: dict[tuple[str, str], str] = {}
+    for unit, _ in _steps(case):
+        for port, rule in _copies(case, unit):
+            where = f"{unit.path}.{port}"
+            other = first.setdefault((rule.name, rule.version), where)
+            if rule.version and other != where:
+                yield unit.declared, f"{port} would be version {rule.version} of {rule.name}, and {other} as well"
 
 
 def _many_tags(case: Case) -> Iterator[Problem]:
@@ -481,7 +513,7 @@ def _platform_config(case: Case) -> Iterator[Problem]:
 
 
 def _root(case: Case) -> Iterator[Problem]:
-    if case.pipeline.default_root:
+    if case.pipeline.default_root and not pipeline_root(case):
         yield "", "defaultPipelineRoot means nothing to Azure ML; outputs go to the datastore"
 
 
@@ -529,6 +561,10 @@ _R, _W, _O, _L, _S = Effect.REFUSED, Effect.WARNED, Effect.OPTION, Effect.LOWERE
 FEATURES = (
     Feature(_S, "images, commands, arguments", "one command component a task; the image stays as it is"),
     Feature(_S, "artifacts", "a `uri_folder` each, with name, type and metadata in a file beside the artifact"),
+    Feature(
+        _S, "models and data assets",
+        "`outputs` of the options copies artifacts to typed outputs of the job, and registers them",
+    ),
     Feature(_S, "parameters", "inputs of the job; lists and objects as JSON, `json:` before what Azure would change"),
     Feature(_S, "caching options", "`is_deterministic`; the same pipeline gives the same code, byte for byte"),
     Feature(_L, "defaults, optional inputs, literals", "the step fills them in and checks them"),
@@ -565,7 +601,10 @@ FEATURES = (
         _W, "conditional tasks with accelerators", "a machine is taken all the same", "conditional-accelerator",
         "put it on a cluster that scales down to no node", _expensive,
     ),
-    Feature(_W, "pipeline root", "outputs go to the datastore", "pipeline-root", "take it out", _root),
+    Feature(
+        _W, "pipeline root", "outputs go to the datastore, or where `uri_map` says", "pipeline-root",
+        "take it out, or give uri_map in the options", _root,
+    ),
     Feature(_W, "cache keys", "no meaning", "cache-key", "take it out", _cache_keys),
     Feature(
         _W, "time placeholders", "the time when the step starts", "start-time",
@@ -705,6 +744,10 @@ FEATURES = (
     Feature(
         _R, "more than Azure ML takes", f"{MOST_INPUTS} inputs and {MOST_OUTPUTS} outputs a step, {MOST_STEPS:,} steps",
         "too-many", "split the pipeline, or loop over less", _too_many,
+    ),
+    Feature(
+        _R, "two artifacts registered as one", "a version is there once", "registered-twice",
+        "leave the version out of outputs of the options", _registered_twice,
     ),
     Feature(_R, "more tags than Azure ML takes", f"{MOST_TAGS} a step", "too-many-tags", "take some out", _many_tags),
 )  # fmt: skip

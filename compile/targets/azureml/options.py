@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,31 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What becomes of an artifact that a task gives, besides a folder for the tasks after it.
+
+    Attributes:
+        type: Type of an output of the job that gets a copy, with the artifact's files at its top: uri_folder, uri_file,
+            mltable, mlflow_model, custom_model or triton_model; empty: no copy, or uri_folder where it has a name.
+        name: Name that Azure registers the copy under, as a model or a data asset; empty: it is not registered.
+        version: Version that it is registered as; empty: the next.
+        mode: How files get there: "upload" when the step ends, or "rw_mount".
+        path: URI of the place on a datastore; ${{name}} stands for the step's job; empty: Azure chooses one.
+    """
+
+    type: str = ""
+    name: str = ""
+    version: str = ""
+    mode: str = "upload"
+    path: str = ""
+
+    @property
+    def copied(self) -> str:
+        """Type of the copy; empty: there is none."""
+        return self.type or ("uri_folder" if self.name else "")
+
+
+@dataclass(frozen=True)
 class Options:
     """What the file holds; each has a default.
 
@@ -48,7 +74,8 @@ class Options:
         experiment: Name of the experiment; empty: the pipeline's.
         force_rerun: Whether Azure reuses nothing.
         machines: Rules, of which the first that fits a task counts.
-        uri_map: Beginnings of URIs that importers have, with what to put in their place.
+        outputs: What becomes of artifacts, by patterns of their tasks' paths and their names, such as "train.model".
+        uri_map: Beginnings of URIs that importers and the pipeline root have, with what to put in their place.
         uri_types: Types of importers' data, "uri_file" or "uri_folder", by patterns of their tasks' paths.
         max_iterations: Most items of a loop that are not known before a run, by patterns of the paths of loops.
         entrypoints: Commands of images whose tasks have none, by patterns of images.
@@ -65,6 +92,7 @@ class Options:
     experiment: str = ""
     force_rerun: bool = False
     machines: tuple[Machine, ...] = ()
+    outputs: Mapping[str, Output] = field(default_factory=dict)
     uri_map: Mapping[str, str] = field(default_factory=dict)
     uri_types: Mapping[str, str] = field(default_factory=dict)
     max_iterations: Mapping[str, int] = field(default_factory=dict)
@@ -122,11 +150,29 @@ def parse(document: Any, name: str = "the options") -> Options:
         if rule.get("memory") and quantities.memory(rule["memory"]) is None:
             problems.append(f"machines[{index}].memory {rule['memory']!r} is no amount of memory, such as 64G")
         machines.append(Machine(**rule))
+    outputs = {}
+    for pattern, entry in found.get("outputs", {}).items():
+        outputs[pattern] = Output(**_fitted(entry, Output, f"outputs.{pattern}.", problems))
+        problems += (f"outputs.{pattern}{problem}" for problem in _misfits(outputs[pattern]))
     if problems:
         raise PenstockError(f"{name}: {'; '.join(problems)}")
-    return Options(**{**found, "machines": tuple(machines)})
+    return Options(**{**found, "machines": tuple(machines), "outputs": outputs})
 
 
+def _misfits(output: Output) -> Iterator[str]:
+    if output.type and output.type not in COPIES:
+        yield f".type is none of {', '.join(COPIES)}"
+    if output.name and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,254}", output.name, re.ASCII):
+        yield f".name {output.name!r} is none that an asset can have: letters, digits, '_', '-' and '.'"
+    if output.version and not output.name:
+        yield " has a version and no name"
+    if output.mode not in ("upload", "rw_mount"):
+        yield ".mode is neither upload nor rw_mount"
+    if output.path and not output.path.startswith("azureml://"):
+        yield ".path is no azureml:// URI of a datastore"
+
+
+COPIES = ("uri_folder", "uri_file", "mltable", "mlflow_model", "custom_model", "triton_model")
 _TEXT_MAP = "a map of text"
 _SHAPES: dict[str, str] = {
     "str": "text",
@@ -134,6 +180,7 @@ _SHAPES: dict[str, str] = {
     "int": "an integer",
     "float": "a number",
     "tuple[Machine, ...]": "a list",
+    "Mapping[str, Output]": "a map of maps",
     "tuple[str, ...]": "a list of text",
     "Mapping[str, str]": _TEXT_MAP,
     "Mapping[str, int]": "a map of integers",
@@ -142,7 +189,7 @@ _SHAPES: dict[str, str] = {
 }
 
 
-def _fitted(document: Any, kind: type[Options] | type[Machine], prefix: str, problems: list[str]) -> dict[str, Any]:
+def _fitted(document: Any, kind: type[Options | Machine | Output], prefix: str, problems: list[str]) -> dict[str, Any]:
     """Return the fields that a mapping holds, and note what does not fit."""
     if not isinstance(document, Mapping):
         problems.append(f"{prefix.rstrip('.') or 'it'} is not a map of options")
@@ -181,6 +228,8 @@ def _value(value: Any, shape: str) -> Any:
     if shape == "tuple[str, ...]":
         texts = isinstance(value, list) and value and all(isinstance(item, str) for item in value)
         return tuple(value) if texts else None
+    if shape == "Output":
+        return value if isinstance(value, Mapping) else None
     inner = shape.removeprefix("Mapping[str, ").removesuffix("]")
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         return None

@@ -44,6 +44,7 @@ ESCAPE = "json:"  # begins the text of a parameter that is JSON whatever its typ
 RUNNING, SUCCEEDED, FAILED, SKIPPED, CANCELLED = "RUNNING", "SUCCEEDED", "FAILED", "SKIPPED", "CANCELLED"
 ABSENT = "ABSENT"  # an iteration beyond the items that the loop has in this run
 
+_HEART = {"mlflow_model": "MLmodel", "mltable": "MLTable"}  # the file that makes a folder one of the type
 _GRACE = 5.0  # seconds that a command has to end in, of the ten or so that a step has
 _LITERAL = re.compile(r"@@(\w+)@@")
 _FINAL = {
@@ -584,6 +585,7 @@ class Step:
             found = launcher.run(
                 task, parameters, artifacts, work, names=names, stop=self.stop, stream=stream, runner=self._runner()
             )
+            self._copy(found.artifacts)
             self._keep(found.artifacts, work / "outputs")
         finally:
             shutil.rmtree(str(work), ignore_errors=True)
@@ -639,6 +641,29 @@ class Step:
         uri = said["uri"] or str(Path(location) / said["path"])
         return launcher.Artifact(said["name"], said["type"], uri, said["metadata"])
 
+    def _copy(self, artifacts: Mapping[str, launcher.Artifact]) -> None:
+        """Copy artifacts to where Azure takes their files from as something of its own.
+
+        Raises:
+            TaskError: one is not what it is to be.
+        """
+        for name, (port, kind) in self.step.get("copies", {}).items():
+            if port not in artifacts:
+                continue
+            where, source = f"{self.step['name']}: output {port!r}", Path(artifacts[port].uri)
+            if "://" in artifacts[port].uri or not source.exists():
+                raise launcher.TaskError(f"{where}: the options ask for a {kind} of it, and it has no files")
+            if kind == "uri_file" and source.is_dir():
+                raise launcher.TaskError(f"{where}: the options ask for a file of it, and it is a folder")
+            heart = _HEART.get(kind)
+            if heart and not (source / heart).is_file():
+                raise launcher.TaskError(f"{where}: the options ask for a {kind} of it, and there is no {heart} in it")
+            target = Path(self.given[name])
+            if source.is_dir():
+                shutil.copytree(str(source), str(target), dirs_exist_ok=True)
+            else:
+                shutil.copy2(str(source), str(target / port if target.is_dir() else target))
+
     def _keep(self, artifacts: Mapping[str, launcher.Artifact], made: Path) -> None:
         """Move what a command wrote into the folders of its outputs, what it wrote beside them as well."""
         ports = {port: Path(self.given[name]) for name, port in self.step["outputs"].items()}
@@ -672,6 +697,10 @@ class Step:
             file = Path(self.given[name]) / ARTIFACT_FILE
             if not file.exists():
                 write_json(file, {"state": control["state"]})
+        for name in self.step.get("copies", {}):
+            place = Path(self.given[name])
+            if not place.exists() or (place.is_dir() and not next(place.iterdir(), None)):
+                write_json(place / ARTIFACT_FILE if place.is_dir() else place, {"state": control["state"]})
         folder = Path(self.given["control"])
         for name, value in control["parameters"].items():
             (folder / "parameters").mkdir(parents=True, exist_ok=True)

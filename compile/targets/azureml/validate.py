@@ -26,7 +26,7 @@ _PORT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BINDING = re.compile(r"\$\{\{parent\.(?:(inputs|outputs)\.(\w+)|jobs\.(\w+)\.outputs\.(\w+))\}\}")
 _IN_COMMAND = re.compile(r"\$\{\{(inputs|outputs)\.(\w+)\}\}")
 _OPENS = re.compile(r"\$\{\{|\$\[\[")
-_DATA = ("uri_folder", "uri_file", "mltable", "mlflow_model", "custom_model")
+_DATA = ("uri_folder", "uri_file", "mltable", "mlflow_model", "custom_model", "triton_model")
 _LITERALS: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -112,6 +112,10 @@ class _Job:
             yield from self.node_problems(name, node)
             yield from self.component_problems(name, self.components[name])
             for port, binding in node.get("outputs", {}).items():
+                if isinstance(binding, Mapping):
+                    if not {*binding} <= {"mode", "path"}:
+                        yield f"step {name}: its output {port} has more than a mode and a path"
+                    continue
                 match = _BINDING.fullmatch(str(binding))
                 if not match or match[1] != "outputs" or match[2] not in self.outputs:
                     yield f"step {name}: its output {port} is bound to {binding}, which is not there"
@@ -119,6 +123,9 @@ class _Job:
                     yield f"step {name}: the output {match[2]} is given by {bound[match[2]]} as well"
                 else:
                     bound[match[2]] = name
+                    given, taken = self.components[name]["outputs"][port]["type"], self.outputs[match[2]]["type"]
+                    if given != taken:
+                        yield f"step {name}: its output {port} is {given}, and the pipeline's {match[2]} is {taken}"
         for name in self.outputs:
             if name not in bound:
                 yield f"{self.pipeline_path}: no step gives the output {name}"
@@ -138,9 +145,11 @@ class _Job:
                 yield f"{self.pipeline_path}: input {name}: {problem}"
             if port["type"] in _DATA and name not in self.job.get("inputs", {}):
                 yield f"{JOB}: the data input {name} is not given"
-        for name in self.job.get("outputs", {}):
+        for name, given in self.job.get("outputs", {}).items():
             if name not in self.outputs:
                 yield f"{JOB}: the pipeline has no output {name}"
+            elif given["type"] != self.outputs[name]["type"]:
+                yield f"{JOB}: the output {name} has another type than that of the pipeline"
         if len([name for name, port in self.inputs.items() if port["type"] in _DATA]) > MOST_INPUTS:
             yield f"{JOB}: has more than {MOST_INPUTS} data inputs"
 
@@ -217,7 +226,7 @@ class _Job:
         step = json.loads(self.files[path])
         if inputs != {*step["controls"], *step["artifacts"], *step["parameters"], *step.get("steps", ())}:
             yield f"{where}: its inputs are not those of {path}"
-        if outputs != {"control", *step["outputs"]}:
+        if outputs != {"control", *step["outputs"], *step.get("copies", ())}:
             yield f"{where}: its outputs are not those of {path}"
 
     def cycle(self) -> Iterator[str]:

@@ -28,6 +28,9 @@ def test_the_examples_run(tmp_path):
     assert (tmp_path / "job" / "job.yml").is_file()
 
 
-def test_the_example_of_options_is_one():
-    [block] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    assert len(options.parse(yaml.safe_load(block)).machines) == 2
+def test_the_examples_of_options_are_some():
+    first, second = (
+        options.parse(yaml.safe_load(block)) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    )
+    assert len(first.machines) == 2
+    assert second.outputs["train.model"].copied == "mlflow_model"
