@@ -87,13 +87,8 @@ def _found(document: str | Mapping[str, Any], target: str, values: Mapping[str, 
     if target:
         text = document if isinstance(document, str) else str(document)
         defaults = {name: port.default for name, port in pipeline.inputs.parameters.items() if port.default is not None}
-        given = {**defaults, **_runtime_values(unwrapped), **values}
+        given = {**defaults, **unwrapped.values, **values}
         yield from preflight(Spec(pipeline, unwrapped, len(text.encode()), given), target)
-
-
-def _runtime_values(unwrapped: Documents) -> dict[str, Any]:
-    found = unwrapped.runtime.get("parameterValues")
-    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _rank(finding: Finding) -> tuple[bool, str, str, str]:

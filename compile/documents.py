@@ -67,6 +67,19 @@ class Documents:
     wrapper: str = ""
     unknown: tuple[str, ...] = ()
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """Values of parameters that a PipelineJob has; schema 2.0.0 types them, with integers as text."""
+        found = {}
+        for name, typed in _mapping(self.runtime.get("parameters")).items():
+            kind, value = next(iter(_mapping(typed).items()), ("", typed))
+            found[name] = int(value) if kind in ("intValue", "int_value") else value
+        return {**found, **_mapping(self.runtime.get("parameterValues"))}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
 
 # A pipeline of 500 tasks has some 50,000.
 _MOST_VALUES = 5_000_000

@@ -335,7 +335,7 @@ def prepare(
     values |= parameters.from_text(pipeline, texts)
     values |= given or {}
     # What a PipelineJob has in its runtimeConfig already counts as given.
-    values = {**_runtime_values(unwrapped.runtime), **values}
+    values = {**unwrapped.values, **values}
     values = parameters.with_lineage(pipeline, values, sha256, folder or Path.cwd())
     return Submission(
         content,
@@ -417,15 +417,6 @@ def _unwrapped(content: bytes, where: str) -> Documents:
         return unwrap(content.decode())
     except (UnicodeDecodeError, NotAPipeline) as error:
         raise PenstockError(f"{where}: {error}") from error
-
-
-def _runtime_values(runtime: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a runtimeConfig; schema 2.0.0 types them, with integers as text."""
-    found = {}
-    for name, typed in (runtime.get("parameters") or {}).items():
-        kind, value = next(iter(typed.items()))
-        found[name] = int(value) if kind == "intValue" else value
-    return {**found, **(runtime.get("parameterValues") or {})}
 
 
 def _digest(*parts: Any) -> str:

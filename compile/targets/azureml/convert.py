@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.compile import documents, from_kfp, graph, parameters
+from penstock.compile.documents import Documents
 from penstock.compile.errors import PenstockError
 from penstock.compile.findings import Finding, Severity, errors
 from penstock.compile.targets.azureml import emit, features, validate
@@ -57,7 +58,7 @@ def convert(
     options: Options | None = None,
     *,
     strict: bool = False,
-    document: Mapping[str, Any] | None = None,
+    documents: Documents | None = None,
 ) -> Conversion:
     """Return a pipeline as an Azure ML job, or all that stands in the way.
 
@@ -66,14 +67,14 @@ def convert(
         values: Values of its parameters by name, paths or URIs for its artifacts.
         options: What the conversion is told.
         strict: Whether what is warned of is refused.
-        document: The PipelineSpec as it is written, for findings about what the graph leaves out.
+        documents: What the pipeline was read from, for findings about what the graph leaves out.
 
     Raises:
         PenstockError: a value is of another type, or its name unknown.
     """
     chosen, known = options or Options(), _known(pipeline, values or {})
     plan = Plan(pipeline, known, chosen)
-    case = features.Case(pipeline, plan, chosen, known, document or {})
+    case = features.Case(pipeline, plan, chosen, known, documents or Documents({}))
     found = features.check(case)
     if strict:
         found = [Finding(each.code, Severity.ERROR, each.path, each.message, each.remedy) for each in found]
@@ -107,11 +108,11 @@ def convert_text(
     Raises:
         PenstockError: the text is not a whole, valid pipeline, or a value does not fit.
     """
-    pipeline = from_kfp.parse(text, name)
+    pipeline, found = from_kfp.parse(text, name), documents.unwrap(text)
     if lenient:
         values = {each: values[each] for each in values if each in pipeline.inputs}
-    given = parameters.from_text(pipeline, values)
-    return convert(pipeline, given, options, strict=strict, document=documents.unwrap(text).spec)
+    given = {**found.values, **parameters.from_text(pipeline, values)}
+    return convert(pipeline, given, options, strict=strict, documents=found)
 
 
 def write(conversion: Conversion, folder: Path) -> None:

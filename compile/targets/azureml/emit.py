@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from penstock.compile.targets.azureml import options as options_of
 from penstock.compile.targets.azureml import step as step_of
 from penstock.compile.targets.azureml.images import Launcher
 from penstock.compile.targets.azureml.options import Output
-from penstock.compile.targets.azureml.plan import Reference, Unit, identifier
+from penstock.compile.targets.azureml.plan import GATHERED, Reference, Unit, identifier
 from penstock.compile.yaml_writer import to_yaml
 
 JOB, PIPELINE = "job.yml", "pipeline.yml"
@@ -26,14 +27,15 @@ STEP = "step.json"
 CONTROL = "control"
 OUTPUTS = "penstock_outputs"
 VERDICT = "penstock_verdict"
+GATHER = "penstock_gather"
 
 _SCHEMAS = "https://azuremlschemas.azureedge.net/latest/"
 _TYPES = {graph.Type.INTEGER: "integer", graph.Type.DOUBLE: "number", graph.Type.BOOLEAN: "boolean"}
 _LONGEST_TITLE = 256
 _LONGEST_TAG = 1000
-_READ_AT_ONCE = 150  # controls that one verdict reads, of the 200 inputs that a step may have
 _KFP_FOLDER = "/usr/local/src/kfp/components"  # where KFP puts the code of containerized Python components
 _OWN_IMAGE = "python:3.11"
+_MARGIN = 600  # seconds in which the step itself can end what takes too long, and tell
 _PREPARE, _COMMAND = "prepare", "command"  # the steps before the own one of a task whose image has no Python
 _IMPORT = "from penstock.compile import launcher\n"
 
@@ -123,11 +125,12 @@ class _Node:
 class _Writer:
     def __init__(self, case: features.Case) -> None:
         self.case, self.plan, self.pipeline, self.options = case, case.plan, case.pipeline, case.options
-        verdicts = [f"{VERDICT}_{index}" for index in range(1, 1 + -(-len(self.plan.captured) // _READ_AT_ONCE))]
+        verdicts = [f"{VERDICT}_{index}" for index in range(1, 1 + -(-len(self.plan.captured) // GATHERED))]
         self.verdicts = [VERDICT] if len(verdicts) == 1 else verdicts
         without = [path for path in self.plan.steps if self._launcher(path) is Launcher.SH]
         around = [f"{path}.{name}" for path in without for name in (_PREPARE, _COMMAND)]
-        self.nodes = self.plan.names([OUTPUTS, *self.verdicts, *self.plan.steps, *around])
+        self.groups = self._groups()
+        self.nodes = self.plan.names([OUTPUTS, *self.verdicts, *self.plan.steps, *around, *self.groups.values()])
         self.inputs = _unique(self.pipeline.inputs)
         copied = {
             f"{path}.{port}": rule
@@ -185,6 +188,9 @@ class _Writer:
             "component": f"./{PIPELINE}",
             "settings": settings,
         }
+        versions = {"schema": self.pipeline.schema_version, "sdk": self.pipeline.sdk_version}
+        if tags := {f"kfp.{name}_version": value for name, value in versions.items() if value}:
+            job["tags"] = tags
         if inputs:
             job["inputs"] = inputs
         if outputs := self._pipeline_outputs():
@@ -200,6 +206,9 @@ class _Writer:
             inputs[self.inputs[name]] = {"type": azure}
             if not port.required:
                 inputs[self.inputs[name]]["default"] = encoded(port.default, port.type, azure)
+            if port.literals and azure == "string":
+                allowed = [*port.literals, *([] if port.required or port.default in port.literals else [port.default])]
+                inputs[self.inputs[name]]["enum"] = [encoded(value, port.type, azure) for value in allowed]
             if port.description:
                 inputs[self.inputs[name]]["description"] = port.description
         component: dict[str, Any] = {
@@ -246,7 +255,7 @@ class _Writer:
 
     def _has_last_step(self) -> bool:
         others = set(self.pipeline.outputs.artifacts) - set(self.bound.values())
-        return bool(self.pipeline.outputs.parameters or others)
+        return bool(self.pipeline.outputs.parameters or others or not self.plan.steps)
 
     def _job_node(self, node: _Node) -> dict[str, Any]:
         found: dict[str, Any] = {"type": "command", "component": f"./components/{node.name}.yml", **node.fields}
@@ -308,10 +317,23 @@ class _Writer:
             yield from self._task_nodes(self.plan.units[path])
         captured = sorted(self.plan.captured)
         for index, name in enumerate(self.verdicts):
-            paths = captured[index * _READ_AT_ONCE : (index + 1) * _READ_AT_ONCE]
+            paths = captured[index * GATHERED : (index + 1) * GATHERED]
             yield self._own_node(name, "verdict", paths, [], {})
+        for group, name in self.groups.items():
+            yield self._own_node(name, "gather", group, [], {})
         if self._has_last_step():
             yield self._last_node()
+
+    def _groups(self) -> dict[tuple[str, ...], str]:
+        """Return a name for each group of steps whose control folders one step gathers for others."""
+        last, given = self.plan.read_at_the_end()
+        readers = [
+            (read, len({source for found in self.plan.artifacts(path).values() for source in found}))
+            for path, read in self.plan.steps.items()
+        ]
+        found = (group for read, others in [*readers, (sorted(last), len(given))]
+                 for group in self.plan.gathered(read, others))  # fmt: skip
+        return {group: f"{GATHER}_{index}" for index, group in enumerate(dict.fromkeys(found), 1)}
 
     def _launcher(self, path: str) -> Launcher:
         body = self.plan.units[path].component.body
@@ -402,10 +424,10 @@ class _Writer:
             step,
             inputs,
             {CONTROL: _Output(), **outputs},
-            self._fields(unit, document),
+            self._fields(unit, document, step["task"]),
         )
 
-    def _fields(self, unit: Unit, document: Mapping[str, Any]) -> dict[str, Any]:
+    def _fields(self, unit: Unit, document: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
         machine = machines.chosen(self.plan, unit, machines.wanted(self.plan, unit))
         resources = {}
         fields: dict[str, Any] = {}
@@ -417,6 +439,9 @@ class _Writer:
             resources["shm_size"] = size
         if resources:
             fields["resources"] = resources
+        if task["timeout"]:
+            waits = step_of.waits_of(step_of.task_of(task))
+            fields["limits"] = {"timeout": math.ceil(len(waits) * task["timeout"] + sum(waits)) + _MARGIN}
         tags = {name: value[:_LONGEST_TAG] for name, value in kubernetes_fields.tags(document).items()}
         fields["tags"] = {**tags, "penstock.task": unit.path[:_LONGEST_TAG]}
         return fields
@@ -448,9 +473,13 @@ class _Writer:
         units = {path: self._unit(self.plan.units[path], path in chain) for path in known}
         inputs: dict[str, tuple[str, str]] = {}
         controls, artifacts, parameters = {}, {}, {}
-        for index, path in enumerate(sorted(read)):
+        sources, read = list(sources), sorted(read)
+        groups = self.plan.gathered(read, len(sources))
+        for index, path in enumerate(read if not groups else ()):
             controls[f"c{index}"] = path
             inputs[f"c{index}"] = self._folder(self.nodes[path])
+        for index, group in enumerate(groups):
+            inputs[f"g{index}"] = self._folder(self.nodes[self.groups[group]])
         for index, source in enumerate(sources):
             artifacts[f"a{index}"] = list(source)
             inputs[f"a{index}"] = self._artifact_input(source)
@@ -474,6 +503,8 @@ class _Writer:
             },
             "outputs": {},
         }
+        if groups:
+            step["gathered"] = [f"g{index}" for index in range(len(groups))]
         return step, inputs
 
     def _artifact_input(self, source: Reference) -> tuple[str, str]:

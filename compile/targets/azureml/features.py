@@ -11,14 +11,14 @@ from typing import Any
 from penstock.compile import commands, graph, kubernetes_document, launcher
 from penstock.compile._checks import placeholders
 from penstock.compile._checks.scopes import places
+from penstock.compile.documents import Documents
 from penstock.compile.findings import Codes, Finding, Severity
 from penstock.compile.targets.azureml import images, kubernetes_fields, machines
 from penstock.compile.targets.azureml import options as options_of
 from penstock.compile.targets.azureml.images import Launcher
 from penstock.compile.targets.azureml.options import Options, Output
-from penstock.compile.targets.azureml.plan import MOST_STEPS, Plan, Unit, Unknown
+from penstock.compile.targets.azureml.plan import MOST_INPUTS, MOST_STEPS, Plan, Unit, Unknown
 
-MOST_INPUTS = 200
 MOST_OUTPUTS = 20
 MOST_TAGS = 50
 
@@ -47,14 +47,14 @@ class Case:
 
     Attributes:
         values: Values of its inputs that are known.
-        document: The PipelineSpec as it is written, for what the graph leaves out; empty where it is not at hand.
+        documents: What the pipeline was read from, for what the graph leaves out; empty where it is not at hand.
     """
 
     pipeline: graph.Pipeline
     plan: Plan
     options: Options
     values: Mapping[str, Any]
-    document: Mapping[str, Any] = field(default_factory=dict)
+    documents: Documents = field(default_factory=lambda: Documents({}))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def output_rule(case: Case, unit: Unit, port: str) -> Output | None:
 
 def pipeline_root(case: Case) -> str:
     """Return where the options put what the pipeline's root names; empty: nowhere."""
-    there = mapped(case.pipeline.default_root, case.options)
+    there = mapped(_written_root(case), case.options)
     return there if there.startswith("azureml://") else ""
 
 
@@ -174,7 +174,7 @@ def _empty(case: Case) -> Iterator[Problem]:
 
 
 def _no_steps(case: Case) -> Iterator[Problem]:
-    if not case.plan.steps:
+    if not case.plan.steps and not any(unit.is_import for unit in case.plan.units.values()):
         yield "", "no task of it runs anything"
 
 
@@ -373,12 +373,12 @@ def _too_many(case: Case) -> Iterator[Problem]:
         yield "", f"its loops unroll into more than {MOST_STEPS:,} steps"
         return
     for path, read in case.plan.steps.items():
-        sources = {source for found in case.plan.artifacts(path).values() for source in found}
-        if (count := len(read) + len(sources)) > MOST_INPUTS:
-            yield case.plan.units[path].declared, f"reads {count} outputs of other steps, more than {MOST_INPUTS}"
+        sources = len({source for found in case.plan.artifacts(path).values() for source in found})
+        if case.plan.inputs(read, sources) > MOST_INPUTS:
+            yield case.plan.units[path].declared, f"takes {sources} artifacts, and a step has {MOST_INPUTS} inputs"
     last, given = case.plan.read_at_the_end()
-    if (count := len(last) + len(given)) > MOST_INPUTS:
-        yield "", f"its outputs come from {count} outputs of steps, more than {MOST_INPUTS}"
+    if case.plan.inputs(sorted(last), len(given)) > MOST_INPUTS:
+        yield "", f"its outputs are chosen from {len(given)} artifacts, and a step has {MOST_INPUTS} inputs"
     for unit, _ in _steps(case):
         ports = unit.component.outputs.artifacts
         copies = len(list(_copies(case, unit)))
@@ -490,12 +490,12 @@ def _fixed_loops(case: Case) -> Iterator[Problem]:
 def _properties(case: Case) -> Iterator[Problem]:
     """Find what older schemas call the metadata of artifacts."""
     names = ("properties", "customProperties", "custom_properties")
-    for name, component in _mapping(case.document, "components").items():
+    for name, component in _mapping(case.documents.spec, "components").items():
         outputs = _mapping(component, "outputDefinitions", "output_definitions")
         for port, artifact in _mapping(outputs, "artifacts").items():
             if used := [each for each in names if _mapping(artifact, each)]:
                 yield "", f"component {name}, output {port}: {', '.join(used)} of an older schema"
-    deployment = _mapping(case.document, "deploymentSpec", "deployment_spec")
+    deployment = _mapping(case.documents.spec, "deploymentSpec", "deployment_spec")
     for name, executor in _mapping(deployment, "executors").items():
         if used := [each for each in names if _mapping(_mapping(executor, "importer"), each)]:
             yield "", f"executor {name}: {', '.join(used)} of an older schema"
@@ -513,8 +513,32 @@ def _platform_config(case: Case) -> Iterator[Problem]:
 
 
 def _root(case: Case) -> Iterator[Problem]:
-    if case.pipeline.default_root and not pipeline_root(case):
-        yield "", "defaultPipelineRoot means nothing to Azure ML; outputs go to the datastore"
+    if (root := _written_root(case)) and not pipeline_root(case):
+        yield "", f"the pipeline root {root} means nothing to Azure ML; outputs go to the datastore"
+
+
+def _written_root(case: Case) -> str:
+    return str(case.documents.runtime.get("gcsOutputDirectory") or case.pipeline.default_root)
+
+
+def _runtime(case: Case) -> Iterator[Problem]:
+    known = ("parameters", "parameterValues", "gcsOutputDirectory")
+    for name in sorted(name for name, value in case.documents.runtime.items() if value and name not in known):
+        yield "", f"the PipelineJob's {name} means nothing to Azure ML"
+
+
+def _lists(case: Case) -> Iterator[Problem]:
+    for path, task, _ in _containers(case):
+        for name, port in task.component.outputs.artifacts.items():
+            if port.is_list:
+                yield path, f"output {name} is a list of artifacts, of which the first is kept"
+
+
+def _google_types(case: Case) -> Iterator[Problem]:
+    for place in places(case.pipeline):
+        body = place.task.component.body
+        if isinstance(body, graph.Importer) and body.type.title.startswith("google."):
+            yield place.path, f"imports a {body.type.title}, of which only the files come along"
 
 
 def _parameter_outputs(case: Case) -> Iterator[Problem]:
@@ -572,7 +596,8 @@ FEATURES = (
     Feature(_L, "If, Elif, Else, OneOf", "each step evaluates its conditions and skips itself; it says so in its log"),
     Feature(_L, "ParallelFor", "unrolled; a step beyond the items of a run skips itself, and more items fail the run"),
     Feature(_L, "parallelism", "an iteration waits for the one so many before it"),
-    Feature(_L, "Collected", "one input for each iteration"),
+    Feature(_L, "Collected", "one input for each iteration; steps between gather what is more than a step can take"),
+    Feature(_L, "pipelines of importers alone", "one step writes what they give"),
     Feature(_L, "nested pipelines", "dissolved into one job, their names in those of the steps"),
     Feature(_L, "environment variables", "the step sets them"),
     Feature(_L, "containerized Python components", "the command runs in the folder that KFP builds them in"),
@@ -604,6 +629,18 @@ FEATURES = (
     Feature(
         _W, "pipeline root", "outputs go to the datastore, or where `uri_map` says", "pipeline-root",
         "take it out, or give uri_map in the options", _root,
+    ),
+    Feature(
+        _W, "what a PipelineJob says beside values and the root", "no meaning", "runtime-config", "take it out",
+        _runtime,
+    ),
+    Feature(
+        _W, "lists of artifacts that a task gives", "the first is kept, as on Kubeflow", "list-output",
+        "give one artifact, a folder", _lists,
+    ),
+    Feature(
+        _W, "importers of Google Cloud's types", "the files come along, and the type by its name", "google-type",
+        "import it as one of KFP's own types", _google_types,
     ),
     Feature(_W, "cache keys", "no meaning", "cache-key", "take it out", _cache_keys),
     Feature(
@@ -714,7 +751,7 @@ FEATURES = (
         _R, "workspace importers", "steps share no folder", "workspace-import", "use the artifact", _to_workspace,
     ),
     Feature(
-        _R, "pipelines of importers alone", "a job without steps is none", "no-steps", "add a task", _no_steps,
+        _R, "pipelines that run and import nothing", "a job without steps is none", "no-steps", "add a task", _no_steps,
     ),
     Feature(
         _R, "nested pipelines without tasks", "there is no step to carry them out", "empty-part", "take it out", _empty,

@@ -145,7 +145,6 @@ def _node(name: str, node: Mapping[str, Any], component: Mapping[str, Any], code
     limits = {**component.get("limits", {}), **node.get("limits", {})}
     options = resources.get("docker_args", "")
     bound = {port: value for port, value in node.get("outputs", {}).items() if isinstance(value, str)}
-    bound = {port: value for port, value in node.get("outputs", {}).items() if isinstance(value, str)}
     return Node(
         name,
         component["command"],

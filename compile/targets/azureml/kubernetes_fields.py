@@ -112,7 +112,11 @@ def _config_map_files(value: Any, options: Options) -> Iterator[str]:
 
 
 FIELDS = (
-    Field("activeDeadlineSeconds", LOWERED, "an attempt that takes longer is ended by the step itself"),
+    Field(
+        "activeDeadlineSeconds",
+        LOWERED,
+        "the step ends an attempt that takes longer; Azure's `limits` end the step, ten minutes later",
+    ),
     Field("enabledSharedMemory", LOWERED, "`shm_size` of the step"),
     Field("imagePullPolicy", LOWERED, "Azure fetches an image once for each digest or tag"),
     Field("podMetadata", WARNED, "labels and annotations become tags of the step, which nothing on the machine sees"),

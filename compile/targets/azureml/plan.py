@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,8 @@ from penstock.compile.targets.azureml import options as options_of
 from penstock.compile.targets.azureml.options import Options
 
 Reference = tuple[str, ...]  # as in step.py
+MOST_INPUTS = 200  # of a step
+GATHERED = 150  # control folders that a step between reads for one that has no room for all of them
 MOST_STEPS = 5000  # beyond it something unrolls without end, and no workspace would take the job
 
 _LONGEST_NAME = 60
@@ -226,6 +228,24 @@ class Plan:
     def steps(self) -> dict[str, list[str]]:
         """Every step, with the steps whose control folders it reads."""
         return {path: sorted(self.before(path) | self.held_back(path)) for path in self.leaves("")}
+
+    def gathered(self, read: Sequence[str], others: int) -> list[tuple[str, ...]]:
+        """Return the groups of steps whose control folders reach a step through one that gathers them.
+
+        Args:
+            read: The steps whose control folders it reads.
+            others: Its other inputs from outside.
+
+        Returns:
+            Nothing where it has room for them all.
+        """
+        if len(read) + others < MOST_INPUTS:  # one is left for what a step may have of its own
+            return []
+        return [tuple(read[index : index + GATHERED]) for index in range(0, len(read), GATHERED)]
+
+    def inputs(self, read: Sequence[str], others: int) -> int:
+        """Return how many inputs a step has that reads some control folders and has some other inputs."""
+        return others + 1 + len(self.gathered(read, others) or read)
 
     @cached_property
     def captured(self) -> frozenset[str]:

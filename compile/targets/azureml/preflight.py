@@ -16,4 +16,4 @@ def check(spec: Spec) -> Iterator[Finding]:
     values = {name: value for name, value in spec.values.items() if name in spec.pipeline.inputs and value is not None}
     options = Options()
     plan = Plan(spec.pipeline, values, options)
-    yield from features.check(features.Case(spec.pipeline, plan, options, values, spec.documents.spec))
+    yield from features.check(features.Case(spec.pipeline, plan, options, values, spec.documents))

@@ -138,10 +138,10 @@ class _Job:
         for name, value in self.job.get("inputs", {}).items():
             if name not in self.inputs:
                 yield f"{JOB}: the pipeline has no input {name}"
-            elif problem := _misfit(value, self.inputs[name]["type"]):
+            elif problem := _misfit(value, self.inputs[name]["type"], self.inputs[name].get("enum")):
                 yield f"{JOB}: input {name}: {problem}"
         for name, port in self.inputs.items():
-            if "default" in port and (problem := _misfit(port["default"], port["type"])):
+            if "default" in port and (problem := _misfit(port["default"], port["type"], port.get("enum"))):
                 yield f"{self.pipeline_path}: input {name}: {problem}"
             if port["type"] in _DATA and name not in self.job.get("inputs", {}):
                 yield f"{JOB}: the data input {name} is not given"
@@ -224,7 +224,8 @@ class _Job:
             yield f"{where}: {path} is not there"
             return
         step = json.loads(self.files[path])
-        if inputs != {*step["controls"], *step["artifacts"], *step["parameters"], *step.get("steps", ())}:
+        expected = {*step["controls"], *step["artifacts"], *step["parameters"]}
+        if inputs != expected.union(step.get("steps", ()), step.get("gathered", ())):
             yield f"{where}: its inputs are not those of {path}"
         if outputs != {"control", *step["outputs"], *step.get("copies", ())}:
             yield f"{where}: its outputs are not those of {path}"
@@ -260,7 +261,7 @@ def _title(where: str, document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}: its display name has more than {_LONGEST_TITLE} characters"
 
 
-def _misfit(value: Any, kind: str) -> str:
+def _misfit(value: Any, kind: str, allowed: Any = None) -> str:
     """Return why a value does not fit a type; empty where it does."""
     if kind in _DATA:
         fits = isinstance(value, Mapping) and value.get("type") == kind and bool(value.get("path"))
@@ -269,4 +270,6 @@ def _misfit(value: Any, kind: str) -> str:
         return f"{value!r} is no {kind}"
     if not isinstance(value, _LITERALS[kind]):
         return f"{value!r} is no {kind}"
+    if allowed and value not in allowed:
+        return f"{value!r} is none of {', '.join(map(str, allowed))}"
     return "an empty text is dropped by Azure" if value == "" else ""

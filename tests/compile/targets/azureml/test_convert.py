@@ -221,39 +221,195 @@ def test_what_only_other_platforms_have_is_refused_with_every_task_that_has_it(c
     ]
 
 
-def test_more_inputs_than_azure_takes_are_refused(converted):
-    @dsl.component(base_image="python:3.11", install_kfp_package=False)
-    def gather(values: list):
-        print(values)
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def save(item: int, data: Output[Dataset]) -> int:
+    with open(data.path, "w") as file:
+        file.write(str(item))
+    return item
 
+
+def test_more_artifacts_than_a_step_has_inputs_are_refused(converted):
     @dsl.component(base_image="python:3.11", install_kfp_package=False)
-    def give(item: int) -> int:
-        return item
+    def gather(data: Input[list[Dataset]]):
+        print(data)
 
     @dsl.pipeline(name="p")
     def pipeline():
         with dsl.ParallelFor(list(range(201))) as item:
-            given = give(item=item)
-        gather(values=dsl.Collected(given.output))
+            given = save(item=item)
+        gather(data=dsl.Collected(given.outputs["data"]))
 
     @dsl.pipeline(name="p")
-    def giving() -> list:
+    def giving() -> list[Dataset]:
         with dsl.ParallelFor(list(range(201))) as item:
-            given = give(item=item)
-        return dsl.Collected(given.output)
+            given = save(item=item)
+        return dsl.Collected(given.outputs["data"])
 
     done = converted(pipeline)
     assert codes(done) == {"too-many": "gather"}
-    assert "reads 201 outputs of other steps, more than 200" in done.findings[0].message
-    assert "its outputs come from 201 outputs of steps" in converted(giving).findings[0].message
+    assert "takes 201 artifacts, and a step has 200 inputs" in done.findings[0].message
+    assert "its outputs are chosen from 201 artifacts" in converted(giving).findings[0].message
 
 
-def test_a_pipeline_that_runs_nothing_is_refused(converted):
+def test_more_parameters_than_a_step_has_inputs_come_through_steps_between(converted):
+    @dsl.component(base_image="python:3.11", install_kfp_package=False)
+    def take_all(values: list):
+        print(values)
+
+    @dsl.pipeline(name="p")
+    def pipeline() -> list:
+        with dsl.ParallelFor(list(range(201))) as item:
+            given = save(item=item)
+        take_all(values=dsl.Collected(given.outputs["Output"]))
+        take_all(values=dsl.Collected(given.outputs["Output"]))
+        return dsl.Collected(given.outputs["Output"])
+
+    done = converted(pipeline)
+    assert codes(done) == {}
+    jobs = yaml.safe_load(done.files["pipeline.yml"])["jobs"]
+    assert [name for name in jobs if "gather" in name] == ["penstock_gather_1", "penstock_gather_2"]
+    assert [len(jobs[f"penstock_gather_{index}"]["inputs"]) for index in (1, 2)] == [150, 51]
+    assert {name: binding for name, binding in jobs["take_all_2"]["inputs"].items() if name.startswith("g")} == {
+        "g0": "${{parent.jobs.penstock_gather_1.outputs.control}}",
+        "g1": "${{parent.jobs.penstock_gather_2.outputs.control}}",
+    }
+
+
+def test_a_pipeline_that_imports_alone_is_one_step(converted):
     @dsl.pipeline(name="p")
     def pipeline():
         dsl.importer(artifact_uri="azureml://datastores/d/paths/x", artifact_class=Dataset, reimport=False)
 
-    assert codes(converted(pipeline)) == {"no-steps": ""}
+    done = converted(pipeline)
+    assert codes(done) == {}
+    assert list(yaml.safe_load(done.files["pipeline.yml"])["jobs"]) == ["penstock_outputs"]
+
+
+def test_a_time_limit_is_one_of_azures_too(converted):
+    @dsl.pipeline(name="p")
+    def pipeline():
+        kubernetes.set_timeout(take(value="a"), 30)
+        kubernetes.set_timeout(take(value="b").set_retry(2, "10s", 2.0, "15s"), 30)
+        take(value="c")
+
+    done = converted(pipeline)
+    assert node(done, "take")["limits"] == {"timeout": 630}
+    assert node(done, "take_2")["limits"] == {"timeout": 3 * 30 + 10 + 15 + 600}
+    assert "limits" not in node(done, "take_3")
+
+
+def test_values_that_a_parameter_may_have_are_told_to_azure(compiled):
+    @dsl.pipeline(name="p")
+    def pipeline(size: str = "small", other: str = None):  # noqa: RUF013
+        take(value=size)
+
+    spec = yaml.safe_load(compiled(pipeline).read_text())
+    for name in ("size", "other"):
+        spec["root"]["inputDefinitions"]["parameters"][name]["literals"] = ["small", "large"]
+    done = convert.convert_text(yaml.safe_dump(spec), "spec", {"size": "large"})
+    declared = yaml.safe_load(done.files["pipeline.yml"])["inputs"]
+    assert declared["size"] == {"type": "string", "default": "small", "enum": ["small", "large"]}
+    assert declared["other"]["enum"] == ["small", "large", "json:null"]
+    with pytest.raises(PenstockError, match="is not one of"):
+        convert.convert_text(yaml.safe_dump(spec), "spec", {"size": "huge"})
+    changed = {**done.files, "job.yml": done.files["job.yml"].replace(b"large", b"huge")}
+    assert "job.yml: input size: 'huge' is none of small, large" in validate.check(changed)
+
+
+def test_a_job_of_tfx_brings_its_values_along(kfp_job):
+    done = convert.convert_text(json.dumps(kfp_job), "job.json", {}, options.parse({"has_python": ["*/tfx:*"]}))
+    assert codes(done) == {}
+    assert codes(done, Severity.WARNING) == {"pipeline-root": "", "runtime-config": "", "old-properties": ""}
+    assert yaml.safe_load(done.files["job.yml"])["inputs"]["rows"] == 7
+    given = convert.convert_text(json.dumps(kfp_job), "job.json", {"rows": "8"})
+    assert yaml.safe_load(given.files["job.yml"])["inputs"]["rows"] == 8
+    there = convert.convert_text(
+        json.dumps(kfp_job), "job.json", {}, options.parse({"uri_map": {"gs://b/": "azureml://datastores/d/paths/"}})
+    )
+    assert "pipeline-root" not in codes(there, Severity.WARNING)
+    kfp_job["pipelineSpec"]["deploymentSpec"]["executors"]["Resolver_executor"] = {"resolver": {}}
+    kfp_job["pipelineSpec"]["components"]["Resolver"] = {"executorLabel": "Resolver_executor"}
+    kfp_job["pipelineSpec"]["root"]["dag"]["tasks"]["Resolver"] = {
+        "taskInfo": {"name": "Resolver"}, "componentRef": {"name": "Resolver"},
+    }  # fmt: skip
+    refused = convert.convert_text(json.dumps(kfp_job), "job.json", {})
+    assert codes(refused) == {"executor": "Resolver"}
+
+
+@pytest.fixture
+def kfp_job() -> dict:
+    """Return a job as TFX's runner for Vertex AI writes them: schema 2.0.0, one document, values apart."""
+    span = {"span": {"constantValue": {"intValue": "0"}}}
+    examples = {"artifactType": {"instanceSchema": "title: tfx.Examples\ntype: object\nproperties:\n  span:\n"}}
+    return {
+        "displayName": "tfx-pipeline",
+        "labels": {"tfx_version": "1-16-0"},
+        "pipelineSpec": {
+            "pipelineInfo": {"name": "tfx-pipeline"},
+            "schemaVersion": "2.0.0",
+            "sdkVersion": "tfx-1.16.0",
+            "components": {
+                "CsvExampleGen": {
+                    "executorLabel": "CsvExampleGen_executor",
+                    "inputDefinitions": {"parameters": {"input_base": {"type": "STRING"}, "rows": {"type": "INT"}}},
+                    "outputDefinitions": {"artifacts": {"examples": {**examples, "properties": span}}},
+                },
+                "StatisticsGen": {
+                    "executorLabel": "StatisticsGen_executor",
+                    "inputDefinitions": {"artifacts": {"examples": examples}},
+                },
+            },
+            "deploymentSpec": {
+                "executors": {
+                    f"{name}_executor": {
+                        "container": {
+                            "image": "gcr.io/tfx-oss-public/tfx:1.16.0",
+                            "command": ["python", "-m", "tfx.orchestration.kubeflow.v2.container.run_executor"],
+                            "args": ["--json_serialized_invocation_args", "{{$}}"],
+                        }
+                    }
+                    for name in ("CsvExampleGen", "StatisticsGen")
+                }
+            },
+            "root": {
+                "inputDefinitions": {"parameters": {"rows": {"type": "INT"}}},
+                "dag": {
+                    "tasks": {
+                        "CsvExampleGen": {
+                            "taskInfo": {"name": "CsvExampleGen"},
+                            "componentRef": {"name": "CsvExampleGen"},
+                            "inputs": {
+                                "parameters": {
+                                    "input_base": {"runtimeValue": {"constantValue": {"stringValue": "gs://b/data"}}},
+                                    "rows": {"componentInputParameter": "rows"},
+                                }
+                            },
+                        },
+                        "StatisticsGen": {
+                            "taskInfo": {"name": "StatisticsGen"},
+                            "componentRef": {"name": "StatisticsGen"},
+                            "dependentTasks": ["CsvExampleGen"],
+                            "inputs": {
+                                "artifacts": {
+                                    "examples": {
+                                        "taskOutputArtifact": {
+                                            "producerTask": "CsvExampleGen",
+                                            "outputArtifactKey": "examples",
+                                        }
+                                    }
+                                }
+                            },
+                        },
+                    }
+                },
+            },
+        },
+        "runtimeConfig": {
+            "gcsOutputDirectory": "gs://b/root",
+            "parameters": {"rows": {"intValue": "7"}},
+            "failurePolicy": "PIPELINE_FAILURE_POLICY_FAIL_FAST",
+        },
+    }
 
 
 def test_strict_refuses_what_would_be_warned_of(compiled):

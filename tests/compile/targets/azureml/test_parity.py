@@ -18,7 +18,7 @@ from penstock.compile import from_kfp, launcher
 from penstock.compile.cli import penstock
 from penstock.compile.errors import PenstockError
 from penstock.compile.targets import local
-from penstock.compile.targets.azureml import convert, rehearsal
+from penstock.compile.targets.azureml import convert, emit, features, plan, rehearsal
 from penstock.compile.targets.azureml.options import parse
 from penstock.compile.to_kfp import compiled as compiled_by_us
 from penstock.pipelines import tabular_training
@@ -146,6 +146,33 @@ def test_more_items_than_the_job_was_converted_for_fail_it(compiled, tmp_path):
     assert fewer.state == "Completed"
     assert fewer.outputs == {"Output": [1]}
     assert fewer.tasks["for-loop-1.1.add"].state == "ABSENT"
+
+
+def test_steps_between_carry_what_is_more_than_a_step_can_take(same, monkeypatch):
+    monkeypatch.setattr(plan, "MOST_INPUTS", 6)
+    monkeypatch.setattr(plan, "GATHERED", 3)
+    monkeypatch.setattr(emit, "GATHERED", 3)
+
+    @dsl.pipeline(name="p")
+    def pipeline() -> list:
+        with dsl.ParallelFor([1, 2, 3, 4, 5, 6], parallelism=2) as item:
+            with dsl.If(item != 4):
+                save(text="a")
+            given = add(one=item)
+        length(values=dsl.Collected(given.output)).after(save(text="b"))
+        return dsl.Collected(given.output)
+
+    assert same(pipeline) == []
+
+
+def test_what_importers_alone_give(same, tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b")
+
+    @dsl.pipeline(name="p")
+    def pipeline(where: str) -> Dataset:
+        return dsl.importer(artifact_uri=where, artifact_class=Dataset, reimport=False, metadata={"rows": 1}).output
+
+    assert same(pipeline, {"where": str(tmp_path / "rows.csv")}) == []
 
 
 def test_a_step_that_hangs_is_ended(compiled, tmp_path):
