@@ -349,6 +349,7 @@ def convert(
     """
     from penstock.compile._cli.converting import Request, convert_and_show, convert_each_and_show
 
+    _read_fast()
     request = Request(given, options, strict)
     if folder and not what and not output:
         sys.exit(convert_each_and_show(folder, request, report, as_json))

@@ -58,18 +58,18 @@ def read(path: Path) -> graph.Pipeline:
     return parse(documents.text_of(path), str(path))
 
 
-def parse(document: str | Mapping[str, Any], name: str = "the spec") -> graph.Pipeline:
+def parse(document: str | Mapping[str, Any] | Documents, name: str = "the spec") -> graph.Pipeline:
     """Return the pipeline that IR text, or one IR document that is already a mapping, holds.
 
     Args:
-        document: What `read` takes, as text or as a mapping.
+        document: What `read` takes, as text, as a mapping, or unwrapped.
         name: How errors call it.
 
     Raises:
         PenstockError: it is not a whole, valid pipeline.
     """
     try:
-        unwrapped = documents.unwrap(document)
+        unwrapped = document if isinstance(document, Documents) else documents.unwrap(document)
     except documents.NotAPipeline as error:
         raise PenstockError(f"{name}: {error}") from error
     pipeline, found = examine(unwrapped)

@@ -50,13 +50,9 @@ def convert_and_show(what: str, output: Path, request: Request, report: Path | N
     else:
         text = source.compiled().text
     done = convert.convert_text(text, name, split(request.given), _options(request.options), strict=request.strict)
+    _write_report(report, done.report())
     if not done.refused:
         convert.write(done, output)
-    if report:
-        try:
-            report.write_text(json.dumps(done.report(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise PenstockError(f"{report}: cannot be written: {error.strerror}") from error
     if as_json:
         print_json(done.report())
         return 1 if done.refused else 0
@@ -81,8 +77,7 @@ def convert_each_and_show(folder: Path, request: Request, report: Path | None, a
     begin = time.monotonic()
     texts, options = split(request.given), _options(request.options)
     found = [_one(path, folder, texts, options, request.strict) for path in files]
-    if report:
-        report.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_report(report, found)
     if as_json:
         print_json(found)
     else:
@@ -106,6 +101,14 @@ def _one(
     state = _REFUSED if done.refused else _WARNED if done.findings else _CONVERTED
     reasons = [str(each) for each in (errors(done.findings) or done.findings)]
     return {"file": name, "state": state, "reasons": reasons, **done.report()}
+
+
+def _write_report(report: Path | None, found: object) -> None:
+    if report:
+        try:
+            report.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise PenstockError(f"{report}: cannot be written: {error.strerror}") from error
 
 
 def _options(path: Path | None) -> Options | None:

@@ -31,7 +31,7 @@ def large_spec(folder: Path) -> Path:
 
 def run(scratch: Path) -> list[dict]:
     spec = large_spec(scratch)
-    changed, slim = scratch / "changed.yaml", scratch / "slim.yaml"
+    changed, slim, job = scratch / "changed.yaml", scratch / "slim.yaml", scratch / "job"
     changed.write_text(spec.read_text().replace("image: python:3.11", "image: python:3.12"))
     rows = [
         _timed("penstock --help", 0.3, "--help"),
@@ -40,6 +40,7 @@ def run(scratch: Path) -> list[dict]:
         _timed(f"describe of {TASKS} tasks", 1, "describe", spec),
         _timed(f"describe --draw svg of {TASKS} tasks", 1, "describe", spec, "--draw", "svg"),
         _timed(f"diff of {TASKS} tasks, each changed", 1, "diff", spec, changed, expected=1),
+        _timed(f"convert to Azure ML of {TASKS} tasks", 2, "convert", spec, "--to", "azureml", "--output", job),
         _timed(f"slim of {TASKS} tasks", 1, "slim", spec, "--output", slim),
     ]
     before, after = spec.stat().st_size / 1000, slim.stat().st_size / 1000

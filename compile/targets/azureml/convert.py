@@ -58,6 +58,7 @@ def convert(
     options: Options | None = None,
     *,
     strict: bool = False,
+    lenient: bool = False,
     documents: Documents | None = None,
 ) -> Conversion:
     """Return a pipeline as an Azure ML job, or all that stands in the way.
@@ -67,6 +68,7 @@ def convert(
         values: Values of its parameters by name, paths or URIs for its artifacts.
         options: What the conversion is told.
         strict: Whether what is warned of is refused.
+        lenient: Whether the options are meant for other pipelines as well.
         documents: What the pipeline was read from, for findings about what the graph leaves out.
 
     Raises:
@@ -74,7 +76,7 @@ def convert(
     """
     chosen, known = options or Options(), _known(pipeline, values or {})
     plan = Plan(pipeline, known, chosen)
-    case = features.Case(pipeline, plan, chosen, known, documents or Documents({}))
+    case = features.Case(pipeline, plan, chosen, known, documents or Documents({}), lenient)
     found = features.check(case)
     if strict:
         found = [Finding(each.code, Severity.ERROR, each.path, each.message, each.remedy) for each in found]
@@ -103,16 +105,20 @@ def convert_text(
         values: Values as texts, as a command line has them.
         options: What the conversion is told.
         strict: Whether what is warned of is refused.
-        lenient: Whether values that the pipeline does not have are left out.
+        lenient: Whether values and options are meant for other pipelines as well.
 
     Raises:
         PenstockError: the text is not a whole, valid pipeline, or a value does not fit.
     """
-    pipeline, found = from_kfp.parse(text, name), documents.unwrap(text)
+    try:
+        found = documents.unwrap(text)
+    except documents.NotAPipeline as error:
+        raise PenstockError(f"{name}: {error}") from error
+    pipeline = from_kfp.parse(found, name)
     if lenient:
         values = {each: values[each] for each in values if each in pipeline.inputs}
     given = {**found.values, **parameters.from_text(pipeline, values)}
-    return convert(pipeline, given, options, strict=strict, documents=found)
+    return convert(pipeline, given, options, strict=strict, lenient=lenient, documents=found)
 
 
 def write(conversion: Conversion, folder: Path) -> None:
@@ -137,18 +143,29 @@ def write(conversion: Conversion, folder: Path) -> None:
                 path.write_bytes(content)
             (half / MARK).write_text(json.dumps(_mark(conversion), indent=1, sort_keys=True) + "\n", encoding="utf-8")
             half.chmod(0o755)
-            if folder.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-                folder.rename(old / "old")
-                half.rename(folder)
-                shutil.rmtree(old)
-            else:
-                half.rename(folder)
+            _replace(folder, half)
         finally:
             with contextlib.suppress(OSError):
                 shutil.rmtree(half)
     except OSError as error:
-        raise PenstockError(f"{folder}: cannot be written: {error}") from error
+        raise PenstockError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def _replace(folder: Path, half: Path) -> None:
+    """Put a whole folder where another may be; what happens on the way leaves that one."""
+    if not folder.exists():
+        half.rename(folder)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.rename(aside / "old")
+        try:
+            half.rename(folder)
+        except BaseException:
+            (aside / "old").rename(folder)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _mark(conversion: Conversion) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -48,6 +49,7 @@ class Case:
     Attributes:
         values: Values of its inputs that are known.
         documents: What the pipeline was read from, for what the graph leaves out; empty where it is not at hand.
+        lenient: Whether the options are meant for other pipelines as well.
     """
 
     pipeline: graph.Pipeline
@@ -55,6 +57,7 @@ class Case:
     options: Options
     values: Mapping[str, Any]
     documents: Documents = field(default_factory=lambda: Documents({}))
+    lenient: bool = False
 
 
 @dataclass(frozen=True)
@@ -310,6 +313,8 @@ def _commands(case: Case) -> Iterator[Problem]:
 def _launched(case: Case, launcher: Launcher) -> Iterator[tuple[str, str]]:
     """Yield tasks whose command something runs, with their image."""
     for unit, body in _steps(case):
+        if body.image in commands.VOLUME_IMAGES:
+            continue
         with contextlib.suppress(Unknown):
             image = case.plan.text(unit.path, body.image)
             if images.launcher(body, image, case.options) is launcher:
@@ -431,6 +436,34 @@ def _bad_kinds(case: Case) -> Iterator[Problem]:
 
 
 # What is warned of
+
+
+def _unused(case: Case) -> Iterator[Problem]:
+    """Find patterns of the options that fit nothing, of which * is none."""
+    if case.lenient:
+        return
+    images_of = [body.image for _, body in _steps(case)]
+    with contextlib.suppress(Unknown):
+        images_of = [case.plan.text(unit.path, body.image) for unit, body in _steps(case)]
+    tasks = [unit.declared for unit, _ in _steps(case)]
+    units = [unit for unit in case.plan.units.values() if unit.task]
+    told, given = case.options, case.options.outputs
+    artifacts = [f"{unit.declared}.{port}" for unit, _ in _steps(case) for port in unit.component.outputs.artifacts]
+    for option, patterns, names in (
+        ("machines.tasks", [machine.tasks for machine in told.machines], tasks),
+        ("outputs", given, artifacts),
+        ("uri_types", told.uri_types, [unit.declared for unit in units if unit.is_import]),
+        ("max_iterations", told.max_iterations, [unit.declared for unit in units if unit.is_loop]),
+        ("entrypoints", told.entrypoints, images_of),
+        ("workdirs", told.workdirs, images_of),
+        ("has_python", told.has_python, images_of),
+        ("launchers", told.launchers, images_of),
+    ):
+        known = sorted(set(names))
+        for pattern in patterns:
+            if pattern != "*" and not any(fnmatch.fnmatchcase(name, pattern) for name in known):
+                shown = ", ".join(known[:5]) + (", …" if len(known) > 5 else "") if known else "nothing"
+                yield "", f"{option} of the options: {pattern} fits nothing (there is {shown})"
 
 
 def _without_value(case: Case) -> Iterator[Problem]:
@@ -629,6 +662,9 @@ FEATURES = (
     Feature(
         _W, "pipeline root", "outputs go to the datastore, or where `uri_map` says", "pipeline-root",
         "take it out, or give uri_map in the options", _root,
+    ),
+    Feature(
+        _W, "patterns of the options that fit nothing", "no meaning", "unused-option", "mend or remove them", _unused,
     ),
     Feature(
         _W, "what a PipelineJob says beside values and the root", "no meaning", "runtime-config", "take it out",

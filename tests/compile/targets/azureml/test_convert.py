@@ -560,6 +560,64 @@ def test_a_folder_of_something_else_is_left_alone(converted, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job", "mine", "spec.yaml"]
 
 
+def test_an_interrupted_conversion_leaves_what_was_there(converted, tmp_path, monkeypatch):
+    @dsl.pipeline(name="p")
+    def pipeline(rows: int = 1):
+        make(rows=rows)
+
+    first, second = converted(pipeline), converted(pipeline, {"rows": 2})
+    renamed, written = Path.rename, Path.write_bytes
+
+    def interrupted(name):
+        def stop(path, *arguments):
+            if path.name.startswith(name):
+                raise KeyboardInterrupt
+            return (renamed if name == ".job-" else written)(path, *arguments)
+
+        return stop
+
+    for method, name in (("write_bytes", "step.json"), ("rename", ".job-")):
+        for before in (None, first):
+            folder = tmp_path / f"{method}-{before is None}"
+            folder.mkdir()
+            if before:
+                convert.write(before, folder / "job")
+            with monkeypatch.context() as patched:
+                patched.setattr(Path, method, interrupted(name))
+                with pytest.raises(KeyboardInterrupt):
+                    convert.write(second, folder / "job")
+            assert [path.name for path in folder.iterdir()] == (["job"] if before else [])
+            if before:
+                assert (folder / "job" / "job.yml").read_bytes() == first.files["job.yml"]
+                convert.write(second, folder / "job")
+                assert (folder / "job" / "job.yml").read_bytes() == second.files["job.yml"]
+
+
+def test_patterns_that_fit_nothing_are_warned_of(compiled, tmp_path):
+    @dsl.pipeline(name="p")
+    def pipeline():
+        make()
+
+    spec = from_kfp.read(compiled(pipeline))
+    told = options.parse(
+        {
+            "machines": [{"tasks": "trian", "compute": "c"}],
+            "outputs": {"make.model": {"type": "mlflow_model"}},
+            "max_iterations": {"for-loop-9": 3},
+            "has_python": ["python:*", "*"],
+            "launchers": {"busybox": "sh"},
+        }
+    )
+    found = [each.message for each in convert.convert(spec, {}, told).findings if each.code == "unused-option"]
+    assert found == [
+        "launchers of the options: busybox fits nothing (there is python:3.11)",
+        "machines.tasks of the options: trian fits nothing (there is make)",
+        "max_iterations of the options: for-loop-9 fits nothing (there is nothing)",
+        "outputs of the options: make.model fits nothing (there is nothing)",
+    ]
+    assert convert.convert(spec, {}, told, lenient=True).findings == ()
+
+
 def test_five_hundred_tasks_take_less_than_two_seconds(tmp_path):
     @dsl.pipeline(name="p")
     def pipeline():
@@ -602,6 +660,37 @@ def test_the_command_writes_a_job_and_a_report(compiled, tmp_path):
     assert validate.check_folder(tmp_path / "job") == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--options", "{other}/azure.yaml"], "azure.yaml: unknown option comput, did you mean compute?"),
+        (["-p", "row=1"], "pipeline p has no parameter row; did you mean rows?"),
+        (["-p", "rows=many"], "rows"),
+        (["--report", "{other}/none/report.json"], "report.json: cannot be written: No such file or directory"),
+        (["--output", "{other}"], "holds something that is no converted job"),
+        (["--output", "{other}/azure.yaml/job"], "job: cannot be written:"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line_and_nothing_is_written(compiled, tmp_path, arguments, said):
+    @dsl.pipeline(name="p")
+    def pipeline(rows: int = 1):
+        make(rows=rows)
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "azure.yaml").write_text("comput: a")
+    spec, before = compiled(pipeline), sorted(tmp_path.rglob("*"))
+    given = [each.format(other=other) for each in arguments]
+    output = [] if "--output" in given else ["--output", tmp_path / "job"]
+    done = call(spec, *output, *given)
+    assert done.exit_code == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert said in done.stderr
+    assert sorted(tmp_path.rglob("*")) == sorted({*before, spec})
+    each = call("--each", spec.parent, "--report", other / "none" / "report.json")
+    assert (each.exit_code, len(each.stderr.splitlines())) == (2, 1)
+
+
 def test_each_shows_a_table_of_what_comes_of_every_file(compiled, tmp_path):
     folder = tmp_path / "specs"
     folder.mkdir()
@@ -621,18 +710,56 @@ def test_each_shows_a_table_of_what_comes_of_every_file(compiled, tmp_path):
     assert found == {"none.yaml": "no pipeline", "plain.yaml": "converted", "rich.yaml": "refused"}
 
 
+EVERYTHING = {
+    "max_iterations": 5,
+    "machines": [{"accelerator": "*", "count": 8, "compute": "gpu"}],
+    "uri_map": {f"{kind}://": f"azureml://datastores/{kind}/paths/" for kind in ("gs", "s3", "minio", "oci")},
+    "entrypoints": {"*": ["run"]},
+}
+# Refused whatever the options say, because Azure ML has nothing like it.
+POLICY = {"google-cloud", "kubernetes-refused", "runtime-resources", "volume-task"}
+SAMPLES = {"STRING": "x", "NUMBER_INTEGER": 1, "NUMBER_DOUBLE": 0.5, "BOOLEAN": True, "LIST": [1], "STRUCT": {"a": 1}}
+
+
 @pytest.mark.corpus
-def test_pipelines_of_others_convert_or_are_refused_with_task_and_feature(kfp_specs):
-    states = {}
+@pytest.mark.parametrize("given", [{}, EVERYTHING], ids=["without options", "with options"])
+def test_pipelines_of_others_convert_or_are_refused_with_task_and_feature(kfp_specs, given):
+    known = {feature.code: feature.effect for feature in features.FEATURES}
+    wrong, allowed, count = {}, 0, 0
     for path in sorted((kfp_specs / "valid").rglob("*.yaml")):
-        done = convert.convert(from_kfp.read(path))
-        states[path] = done.refused
+        pipeline, values = from_kfp.read(path), {}
+        if given:
+            required = (item for item in pipeline.inputs.parameters.items() if item[1].required)
+            values = {name: SAMPLES[port.type.value] for name, port in required}
+            values |= dict.fromkeys(pipeline.inputs.artifacts, "azureml://datastores/d/paths/x")
+        done = convert.convert(pipeline, values, options.parse(given))
+        assert done.refused != bool(done.files)
         for found in done.findings:
             assert found.message
+            assert known[found.code]
             assert found.remedy or found.severity is Severity.WARNING
-            whole = found.code == "artifact-input"
-            assert found.path or whole or found.severity is Severity.WARNING, f"{path}: {found}"
-    assert sum(not refused for refused in states.values()) >= 40
+            assert found.path or found.code == "artifact-input" or found.severity is Severity.WARNING, (
+                f"{path}: {found}"
+            )
+        refused = set(codes(done))
+        count += 1
+        allowed += not refused & POLICY
+        if refused and not refused & POLICY:
+            wrong[path.name] = refused
+    needed = {feature.code for feature in features.FEATURES if feature.effect is features.Effect.OPTION}
+    if given:
+        assert wrong == {}
+        assert count >= 72
+        assert allowed >= 64
+    else:
+        assert all(each <= {*needed, "artifact-input"} for each in wrong.values())
+
+
+@pytest.mark.corpus
+def test_what_is_no_pipeline_is_said_to_be_none(kfp_specs):
+    done = call("--each", kfp_specs / "invalid", "--json")
+    assert {each["state"] for each in json.loads(done.stdout)} == {"no pipeline"}
+    assert done.exit_code == 1
 
 
 def test_the_programs_in_a_snapshot_need_nothing_but_each_other():

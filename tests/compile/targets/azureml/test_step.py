@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
@@ -30,6 +30,7 @@ VALUES = {
 }
 
 
+@settings(deadline=None)
 @given(data=st.data(), kind=st.sampled_from(list(VALUES)))
 def test_a_parameter_comes_back_as_it_was_given(data, kind):
     value = data.draw(VALUES[kind] | st.none())
