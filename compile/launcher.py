@@ -497,7 +497,7 @@ def from_text(text: str, kind: str) -> Any:
 
 _PLACEHOLDER = re.compile(r"\{\{\$((?:\.[A-Za-z_]\w*|\['[^']*'\]|\[\"[^\"]*\"\])*)\}\}")
 _STEP = re.compile(r"\.([A-Za-z_]\w*)|\['([^']*)'\]|\[\"([^\"]*)\"\]")
-_STRUCT = re.compile(r'\s*\{\s*"(?:Concat|IfPresent)"\s*:')
+CHOICE = re.compile(r'\s*\{\s*"(?:Concat|IfPresent)"\s*:')  # begins an element of a command
 _VARIABLE = re.compile(r"(\$?)\$\(([A-Za-z_.-][\w.-]*)\)")
 
 
@@ -589,7 +589,7 @@ def _expanded(element: str, env: Mapping[str, str]) -> str:
 
 def _chosen(element: str, present: set[str]) -> list[str]:
     """Return the elements that stand for one of a command: Concat joined, IfPresent decided."""
-    if not _STRUCT.match(element):
+    if not CHOICE.match(element):
         return [element]
     try:
         struct = json.loads(element)

@@ -39,7 +39,6 @@ GOOGLE = (
     "pipeline_encryption_key_name",
 )
 _START = re.compile(r"\{\{\$[^{}]*(?:\}\})?")
-_CHOICE = re.compile(r'\s*\{\s*"(?:Concat|IfPresent)"\s*:')
 _CHANNEL = re.compile(r"\{\{channel:[^{}]*\}\}")  # KFP's own mark for a value; its compiler leaves it in some places
 _ESCAPED = re.compile(r"\{\{\$[^{}]*\.json_escape\[\d+\]\}\}")  # AutoML's pipelines, on Vertex AI
 
@@ -64,7 +63,7 @@ def check(pipeline: graph.Pipeline) -> Iterator[Finding]:
                 remedy = "give the parameter alone, or a task's output; it is not put into a text there"
                 yield CODES.finding("bad-placeholder", place.path, problem, remedy)
         for name, value in values(place.task):
-            if any(_CHOICE.match(text) for text in _texts_in(value)):
+            if any(launcher.CHOICE.match(text) for text in _texts_in(value)):
                 problem = f"input {name} holds an IfPresent or Concat, which is decided in a command, not in a value"
                 remedy = "give the part a value, or decide in the component"
                 yield CODES.finding("choice-in-value", place.path, problem, remedy)

@@ -21,7 +21,7 @@ from google.oauth2.credentials import Credentials
 from google.protobuf import json_format
 from google_cloud_pipeline_components.container.v1.gcp_launcher import job_remote_runner, lro_remote_runner
 
-from penstock.compile import graph, launcher
+from penstock.compile import graph, launcher, to_launcher
 from penstock.compile.targets.local import convert
 from penstock.testing import VertexStandIn
 
@@ -62,7 +62,7 @@ class Operators:
         task = self.tasks[path]
         assert isinstance(task.component.body, graph.Importer)
         uri, metadata = convert.import_source(task, task.component.body, self._values(task, given), NAMES)
-        return launcher.Artifact("artifact", convert.artifact_type(task.component.body.type), uri, metadata)
+        return launcher.Artifact("artifact", to_launcher.artifact_type(task.component.body.type), uri, metadata)
 
     def run(self, path: str, **artifacts: launcher.Artifact) -> dict[str, dict[str, Any]]:
         """Run the launcher of an operator; return the artifacts that it gives, as KFP's runtime artifacts, by name."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock.compile import commands, graph, launcher
+from penstock.compile import commands, graph, launcher, to_launcher
 from penstock.compile.targets.azureml import features, images, kubernetes_fields, machines
 from penstock.compile.targets.azureml import options as options_of
 from penstock.compile.targets.azureml import step as step_of
@@ -447,24 +447,9 @@ class _Writer:
         return fields
 
     def _launched(self, task: graph.Task, body: graph.Container, document: Mapping[str, Any]) -> dict[str, Any]:
-        component, retry = task.component, task.retry or graph.Retry(0)
-        return dataclasses.asdict(
-            launcher.Task(
-                task.name,
-                body.command or options_of.matching(self.options.entrypoints, body.image),
-                body.args,
-                {**body.env, **kubernetes_fields.variables(document, self.options)},
-                _parameters(component, dag=False),
-                {name: _artifact_port(port) for name, port in component.inputs.artifacts.items()},
-                {name: launcher.Parameter(port.type.value) for name, port in component.outputs.parameters.items()},
-                {name: _artifact_port(port) for name, port in component.outputs.artifacts.items()},
-                max(retry.count, 0),
-                retry.wait,
-                retry.factor,
-                retry.longest_wait,
-                kubernetes_fields.seconds(document),
-            )
-        )
+        command = body.command or options_of.matching(self.options.entrypoints, body.image)
+        env = {**body.env, **kubernetes_fields.variables(document, self.options)}
+        return dataclasses.asdict(to_launcher.task(task, command, env, kubernetes_fields.seconds(document)))
 
     def _step(
         self, mode: str, read: Iterable[str], sources: Iterable[Reference], known: Iterable[str], chain: list[str]
@@ -497,7 +482,7 @@ class _Writer:
             "artifacts": artifacts,
             "parameters": parameters,
             "pipeline_artifacts": {
-                source[1]: _artifact_type(self.pipeline.inputs.artifacts[source[1]].type)
+                source[1]: to_launcher.artifact_type(self.pipeline.inputs.artifacts[source[1]].type)
                 for source in artifacts.values()
                 if source[0] == "pipeline"
             },
@@ -550,7 +535,7 @@ class _Writer:
                 "bound": unit.bound,
                 "output_parameters": list(outputs.parameters),
                 "output_artifacts": list(outputs.artifacts),
-                "flat": [name for name in outputs.parameters if _is_collected(unit.component, name)],
+                "flat": [name for name in outputs.parameters if to_launcher.is_collected(unit.component, name)],
             }
         computed = not own and not unit.is_leaf and self.plan.is_computed(unit.path)
         if computed:
@@ -563,7 +548,6 @@ class _Writer:
 
     def _decision(self, unit: Unit, task: graph.Task) -> dict[str, Any]:
         """Return what is needed to decide whether a task runs, and with what."""
-        is_dag = isinstance(unit.component.body, graph.Dag)
         return {
             "depends_on": list(task.depends_on),
             "whatever": task.trigger.whatever_upstream,
@@ -574,7 +558,8 @@ class _Writer:
                 "name": task.name,
                 "command": [],
                 "input_parameters": {
-                    name: dataclasses.asdict(port) for name, port in _parameters(unit.component, is_dag).items()
+                    name: dataclasses.asdict(port)
+                    for name, port in to_launcher.input_parameters(unit.component).items()
                 },
             },
         }
@@ -588,7 +573,7 @@ class _Writer:
             "parameter": body.uri.name if isinstance(body.uri, graph.RuntimeParameter) else "",
             "converted": self.plan.uri(unit.path),
             "metadata": dict(body.metadata),
-            "type": _artifact_type(body.type),
+            "type": to_launcher.artifact_type(body.type),
             "port": next(iter(unit.component.outputs.artifacts), "artifact"),
         }
 
@@ -718,36 +703,3 @@ def _source(given: graph.Input) -> dict[str, Any]:
     else:
         found = {"from": "status", "task": source.task}
     return {**found, "selector": given.selector} if given.selector else found
-
-
-def _parameters(component: graph.Component, dag: bool) -> dict[str, launcher.Parameter]:
-    # What a pipeline inside another is given and its tasks do not use may be missing.
-    return {
-        name: launcher.Parameter(port.type.value, port.default, port.optional or dag, port.literals)
-        for name, port in component.inputs.parameters.items()
-    }
-
-
-def _artifact_port(port: graph.ArtifactPort) -> launcher.ArtifactPort:
-    return launcher.ArtifactPort(_artifact_type(port.type), port.is_list, port.optional, port.metadata)
-
-
-def _artifact_type(kind: graph.ArtifactType) -> dict[str, str]:
-    fields = {
-        "schemaTitle": kind.title,
-        "schemaUri": kind.uri,
-        "instanceSchema": kind.instance,
-        "schemaVersion": kind.version,
-    }
-    return {name: value for name, value in fields.items() if value}
-
-
-def _is_collected(component: graph.Component, port: str) -> bool:
-    """Return whether an output is itself what a loop collected: nested ones make one flat list, as on Kubeflow."""
-    if not isinstance(component.body, graph.Dag):
-        return False
-    return any(
-        producer.loop is not None or _is_collected(producer.component, source.port)
-        for source in component.body.outputs.get(port, ())
-        for producer in [component.body.tasks[source.task]]
-    )

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from penstock.compile import graph, launcher
+from penstock.compile._checks import placeholders
 from penstock.compile.targets.azureml import options as options_of
 from penstock.compile.targets.azureml.options import Options
 
@@ -409,20 +410,7 @@ def _filled(value: Any, known: Mapping[str, Any]) -> Any:
     Raises:
         Unknown: only a run has their values.
     """
-    for text in _texts(value):
-        for steps in launcher.placeholders(text):
-            if steps[:2] != ("inputs", "parameters") or len(steps) != 3 or known.get(steps[2]) is None:
-                raise Unknown
+    for steps in placeholders.within(value):
+        if steps[:2] != ("inputs", "parameters") or len(steps) != 3 or known.get(steps[2]) is None:
+            raise Unknown
     return launcher.fill(value, {"inputs": {"parameterValues": dict(known)}}, {})
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _texts(key)
-            yield from _texts(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)

@@ -1,4 +1,4 @@
-"""From the graph to what the launcher takes."""
+"""From the graph to what the launcher takes, of this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock.compile import commands, graph, launcher
+from penstock.compile import commands, graph, launcher, to_launcher
 
 Imported = dict[str, launcher.Artifact]
 
@@ -19,33 +19,13 @@ _LONGEST_FOLDER = 180  # of 255 bytes that file systems allow
 def task(task: graph.Task, *, installs: bool = False) -> launcher.Task:
     """Return a task as the launcher takes it.
 
-    What a DAG is given and its tasks do not use may be missing: its compiler declares everything as required.
-
     Args:
         task: The task.
         installs: Whether its command keeps the part that installs packages.
     """
-    component, body = task.component, task.component.body
-    is_dag = isinstance(body, graph.Dag)
-    container = body if isinstance(body, graph.Container) else graph.Container("", "")
-    retry = task.retry or graph.Retry(0)
-    return launcher.Task(
-        task.name,
-        container.command if installs else commands.without_install(container.command),
-        container.args,
-        container.env,
-        {
-            name: launcher.Parameter(port.type.value, port.default, port.optional or is_dag, port.literals)
-            for name, port in component.inputs.parameters.items()
-        },
-        {name: _artifact_port(port) for name, port in component.inputs.artifacts.items()},
-        {name: launcher.Parameter(port.type.value) for name, port in component.outputs.parameters.items()},
-        {name: _artifact_port(port) for name, port in component.outputs.artifacts.items()},
-        max(retry.count, 0),
-        retry.wait,
-        retry.factor,
-        retry.longest_wait,
-    )
+    body = task.component.body
+    command = body.command if isinstance(body, graph.Container) else ()
+    return to_launcher.task(task, command if installs else commands.without_install(command))
 
 
 def import_source(
@@ -100,18 +80,7 @@ def local_artifact(
     whole = here / Path(path).expanduser()
     if not whole.exists():
         raise launcher.TaskError(f"{whole} is not there")
-    return launcher.Artifact(name, artifact_type(kind), str(whole), dict(metadata or {}))
-
-
-def artifact_type(kind: graph.ArtifactType) -> dict[str, str]:
-    """Return an artifact's type as KFP's ArtifactTypeSchema."""
-    fields = {
-        "schemaTitle": kind.title,
-        "schemaUri": kind.uri,
-        "instanceSchema": kind.instance,
-        "schemaVersion": kind.version,
-    }
-    return {name: value for name, value in fields.items() if value}
+    return launcher.Artifact(name, to_launcher.artifact_type(kind), str(whole), dict(metadata or {}))
 
 
 def iterations(
@@ -140,23 +109,8 @@ def iterations(
         yield launcher.bind(task(task_), {**parameters, loop.item: item}), dict(artifacts)
 
 
-def is_collected(component: graph.Component, port: str) -> bool:
-    """Return whether an output is itself what a loop collected: nested ones make one flat list, as on Kubeflow."""
-    if not isinstance(component.body, graph.Dag):
-        return False
-    return any(
-        producer.loop is not None or is_collected(producer.component, source.port)
-        for source in component.body.outputs.get(port, ())
-        for producer in [component.body.tasks[source.task]]
-    )
-
-
 def folder_name(path: str) -> str:
     """Return the folder of a task, shortened where a file system would not take the path."""
     if len(path.encode()) <= _LONGEST_FOLDER:
         return path
     return f"{path[:40]}-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
-
-
-def _artifact_port(port: graph.ArtifactPort) -> launcher.ArtifactPort:
-    return launcher.ArtifactPort(artifact_type(port.type), port.is_list, port.optional, port.metadata)

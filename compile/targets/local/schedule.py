@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock.compile import graph, launcher
+from penstock.compile import graph, launcher, to_launcher
 from penstock.compile.targets.local import convert
 from penstock.compile.targets.local.journal import Journal, metrics, now
 from penstock.compile.targets.local.record import State, TaskRecord
@@ -414,7 +414,7 @@ class Schedule:
         parameters: Parameters = {}
         for name in outputs.parameters:
             found = [one[0][name] for one in given if name in one[0]]
-            collected = convert.is_collected(node.task.component, name)
+            collected = to_launcher.is_collected(node.task.component, name)
             parameters[name] = [value for part in found for value in part] if collected else found
         artifacts = {name: [item for one in given for item in one[1].get(name, [])] for name in outputs.artifacts}
         state, error, exit_code = _together(node.iterations)
