@@ -18,7 +18,7 @@ from penstock.compile import from_kfp, launcher
 from penstock.compile.cli import penstock
 from penstock.compile.errors import PenstockError
 from penstock.compile.targets import local
-from penstock.compile.targets.azureml import convert, emit, features, plan, rehearsal
+from penstock.compile.targets.azureml import convert, emit, plan, rehearsal
 from penstock.compile.targets.azureml.options import parse
 from penstock.compile.to_kfp import compiled as compiled_by_us
 from penstock.pipelines import tabular_training
