@@ -436,7 +436,8 @@ def convert(
     type=click.Choice(["local", "azureml-local"]),
     default="local",
     show_default=True,
-    help="What runs it: the local engine or, for a job.yml of `penstock convert`, what stands in for Azure ML.",
+    help="What runs it: the local engine or, for the job.yml of `penstock convert` or its folder, what stands in for "
+    "Azure ML.",
 )
 def run(
     what: str | None,
