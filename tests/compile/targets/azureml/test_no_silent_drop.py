@@ -3,8 +3,9 @@
 import yaml
 from kfp import dsl
 
+from penstock.compile import kubernetes_document
 from penstock.compile.documents import messages
-from penstock.compile.targets.azureml import convert, features
+from penstock.compile.targets.azureml import convert, features, kubernetes_fields
 
 # What lies behind each message but for what is listed below is read into the graph, and from there into jobs.
 ELSEWHERE = {
@@ -110,6 +111,11 @@ def test_every_field_is_mapped_or_found():
     assert not mapped & ELSEWHERE.keys()
     assert fields() == mapped | ELSEWHERE.keys()
     assert {*ELSEWHERE.values()} <= {feature.code for feature in features.FEATURES}
+
+
+def test_every_field_of_kubernetess_document_has_a_row():
+    assert {row.name for row in kubernetes_fields.FIELDS} == {*kubernetes_document.TASK}
+    assert {row.name for row in kubernetes_fields.PIPELINE_FIELDS} == {*kubernetes_document.PIPELINE["pipelineConfig"]}
 
 
 def test_what_the_graph_leaves_out_is_found_in_the_document(compiled):

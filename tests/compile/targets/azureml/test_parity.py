@@ -362,9 +362,7 @@ REFUSED = {
 }
 # What has to fail fails in both, of the same task and with the same words.
 FAILING = [name for name in FAIL if name.startswith("valid/")]
-SETTINGS = parse(
-    {"has_python": ["*"], "max_iterations": 5, "machines": [{"accelerator": "*", "count": 8, "compute": "gpu"}]}
-)
+SETTINGS = parse({"max_iterations": 5, "machines": [{"accelerator": "*", "count": 8, "compute": "gpu"}]})
 
 
 @pytest.mark.corpus

@@ -20,7 +20,6 @@ SAMPLES = {
     graph.Type.STRUCT: {"a": 1},
 }
 OPTIONS = {
-    "has_python": ["*"],
     "max_iterations": 3,
     "machines": [{"accelerator": "*", "count": 8, "compute": "gpu", "instance_type": "Standard_NC6s_v3"}],
     "uri_map": {"gs://": "azureml://datastores/gs/paths/", "oci://": "azureml://datastores/oci/paths/"},
@@ -46,7 +45,8 @@ def test_a_bit_of_everything(compiled, tmp_path, monkeypatch):
     assert sent.inputs["greeting"].value == 'json:""'
     assert sent.inputs["import_importer"].uri == "azureml://datastores/gs/paths/bucket/trips"
     document = yaml.safe_load(done.files["pipeline.yml"])
-    assert len(document["jobs"]) == 18
+    assert len(document["jobs"]) == 20
+    assert [name.rpartition("show")[2] for name in document["jobs"] if "show" in name] == ["", "__command", "__prepare"]
 
 
 @pytest.mark.corpus

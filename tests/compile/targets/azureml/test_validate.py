@@ -51,6 +51,18 @@ BREAKS = {
         lambda found: found["jobs"]["look"]["inputs"].update(extra="${{parent.inputs.rows}}"),
     ),
     "its input a0 is not given": ("pipeline.yml", lambda found: found["jobs"]["look"]["inputs"].pop("a0")),
+    "has more than a mode and a path": (
+        "pipeline.yml",
+        lambda found: found["jobs"]["look"].update(outputs={"control": {"path": "azureml://x", "name": "a"}}),
+    ),
+    "its output control is uri_folder, and the pipeline's penstock_outputs is mlflow_model": (
+        "pipeline.yml",
+        lambda found: found["outputs"]["penstock_outputs"].update(type="mlflow_model"),
+    ),
+    "job.yml: the output penstock_outputs has another type than that of the pipeline": (
+        "job.yml",
+        lambda found: found["outputs"]["penstock_outputs"].update(type="mlflow_model"),
+    ),
     "is no binding": ("pipeline.yml", lambda found: found["jobs"]["look"]["inputs"].update(a0="gs://x")),
     "is no name that a step can have": (
         "pipeline.yml",
