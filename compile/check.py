@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,14 @@ class Spec:
     Attributes:
         size: Bytes of the file.
         values: Values of the pipeline's parameters where they are known, else their defaults.
+        options: What a conversion to the platform's own form is told, as its file has it.
     """
 
     pipeline: graph.Pipeline
     documents: Documents
     size: int
     values: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_file(path: Path, target: str = "", values: Mapping[str, Any] | None = None) -> list[Finding]:
@@ -49,7 +51,10 @@ def check_file(path: Path, target: str = "", values: Mapping[str, Any] | None = 
 
 
 def check(
-    document: str | Mapping[str, Any], target: str = "", values: Mapping[str, Any] | None = None
+    document: str | Mapping[str, Any],
+    target: str = "",
+    values: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """Return what is wrong with a compiled pipeline: errors first, each by path.
 
@@ -57,8 +62,9 @@ def check(
         document: What from_kfp.read takes, as text or as a mapping.
         target: One of TARGETS, to hold it to that platform's features and limits too.
         values: Values of the pipeline's parameters that a run would be given, by name.
+        options: What a conversion to the platform's own form is told, as its file has it.
     """
-    return sorted(_found(document, target, values or {}), key=_rank)
+    return sorted(_found(document, target, values or {}, options or {}), key=_rank)
 
 
 def codes() -> list[Code]:
@@ -72,7 +78,9 @@ def preflight(spec: Spec, target: str) -> Iterator[Finding]:
     yield from module.check(spec)
 
 
-def _found(document: str | Mapping[str, Any], target: str, values: Mapping[str, Any]) -> Iterator[Finding]:
+def _found(
+    document: str | Mapping[str, Any], target: str, values: Mapping[str, Any], options: Mapping[str, Any]
+) -> Iterator[Finding]:
     try:
         unwrapped = documents.unwrap(document)
     except documents.NotAPipeline as error:
@@ -88,7 +96,7 @@ def _found(document: str | Mapping[str, Any], target: str, values: Mapping[str, 
         text = document if isinstance(document, str) else str(document)
         defaults = {name: port.default for name, port in pipeline.inputs.parameters.items() if port.default is not None}
         given = {**defaults, **unwrapped.values, **values}
-        yield from preflight(Spec(pipeline, unwrapped, len(text.encode()), given), target)
+        yield from preflight(Spec(pipeline, unwrapped, len(text.encode()), given, options), target)
 
 
 def _rank(finding: Finding) -> tuple[bool, str, str, str]:

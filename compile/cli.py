@@ -602,7 +602,7 @@ def gc(root: Path, keep: int | None, older_than: str | None, failed: bool, dry_r
 
 
 _target = click.option(
-    "--target", type=click.Choice(["kubeflow", "vertex"]), required=True, help="The platform to send it to."
+    "--target", type=click.Choice(["kubeflow", "vertex", "azureml"]), required=True, help="The platform to send it to."
 )
 _PLACE: Sequence[Decorator] = [
     click.option("--project", metavar="P", help="Vertex AI: Google Cloud project.  [default: Google's own]"),
@@ -620,9 +620,16 @@ _PLACE: Sequence[Decorator] = [
     click.option("--token", metavar="env:NAME|file:PATH", help="Kubeflow: where the bearer token is."),
     click.option("--cookies", metavar="env:NAME|file:PATH", help="Kubeflow: where the cookies of a session are."),
     click.option("--ca-cert", metavar="FILE", help="Kubeflow: certificates to trust."),
+    click.option("--subscription", metavar="S", help="Azure ML: subscription.  [default: AZURE_SUBSCRIPTION_ID]"),
+    click.option("--resource-group", metavar="G", help="Azure ML: resource group.  [default: AZURE_RESOURCE_GROUP]"),
+    click.option(
+        "--workspace",
+        metavar="W",
+        help="Azure ML: workspace.  [default: AZUREML_WORKSPACE_NAME, else all three of its config.json]",
+    ),
 ]
 _PIPELINE: Sequence[Decorator] = [
-    click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", shell_complete=_names),
+    click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml|JOB", shell_complete=_names),
     _target,
     click.option(
         "-p", "--parameter", "given", multiple=True, metavar="NAME=VALUE", help="A parameter, as for penstock run."
@@ -639,12 +646,30 @@ _PIPELINE: Sequence[Decorator] = [
         default=None,
         help="Reuse of earlier outputs, for all tasks.  [default: as in the spec]",
     ),
-    click.option("--label", multiple=True, metavar="NAME=VALUE", help="Vertex AI: a label. Can be repeated."),
+    click.option(
+        "--label", multiple=True, metavar="NAME=VALUE", help="Vertex AI: a label; Azure ML: a tag. Can be repeated."
+    ),
     click.option("--service-account", metavar="A", help="Account that the tasks run as."),
     click.option("--network", metavar="N", help="Vertex AI: network, projects/NUMBER/global/networks/NAME."),
     click.option("--encryption-key", metavar="K", help="Vertex AI: key of Cloud KMS that encrypts what the run makes."),
     click.option("--experiment", metavar="E", help="Experiment that the run belongs to; it is made if need be."),
     click.option("--pipeline-root", metavar="URI", help="Folder that artifacts go to, such as gs://BUCKET/FOLDER."),
+    click.option(
+        "--options",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Azure ML: YAML file of what the conversion is told, as for penstock convert.",
+    ),
+    click.option(
+        "--identity",
+        metavar="managed[:ID]|user_identity|aml_token",
+        help="Azure ML: whom the tasks run as; ID is the client id of a managed identity.  [default: the compute's]",
+    ),
+    click.option(
+        "--register",
+        multiple=True,
+        type=click.Choice(["environments", "components"]),
+        help="Azure ML: register these under names and versions that follow from their content. Can be repeated.",
+    ),
 ]
 
 
@@ -679,15 +704,17 @@ def _with(options: Sequence[Decorator]) -> Decorator:
 @_with(_PLACE)
 @_json
 def submit(what: str, target: str, **options: Any) -> None:
-    """Send a pipeline to Kubeflow or Vertex AI.
+    """Send a pipeline to Kubeflow, Vertex AI or Azure ML.
 
-    Compiles it if need be; a compiled spec is sent as it is. Prints the SHA-256 of the bytes sent and the page of the
-    run. Exits with 0 when it was submitted, or with --wait and --watch when it succeeded; 1 when the run failed or took
-    too long; 2 when it could not be submitted.
+    Compiles it if need be; a compiled spec is sent as it is, but to Azure ML, for which it is converted, unless it is a
+    JOB already that penstock convert wrote. Prints the SHA-256 of the bytes sent and the page of the run. Exits with 0
+    when it was submitted, or with --wait and --watch when it succeeded; 1 when the run failed or took too long; 2 when
+    it could not be submitted.
 
     \b
     Examples: penstock submit specs/weekly.yaml --target vertex --pipeline-root gs://my-bucket/runs --watch
               penstock submit specs/weekly.yaml --target kubeflow --host https://kubeflow.example.com/pipeline
+              penstock submit specs/weekly.yaml --target azureml --workspace my-workspace --options azure.yaml --watch
     """
     from penstock.compile import submission
     from penstock.compile._cli import submitting
@@ -695,10 +722,8 @@ def submit(what: str, target: str, **options: Any) -> None:
     submission.check_options(target, options)
     if options["timeout"] and not (options["wait"] or options["watch"]):
         raise click.UsageError("--timeout goes with --wait or --watch")
-    named = {name: options[name] for name in ("given", "file", "name", "key", "caching")}
-    how = {name: options[name] for name in ("wait", "watch", "timeout", "cancel_on_exit", "dry_run", "as_json")}
-    pipeline = submitting.What(what, settings=submitting.settings(options), **named)
-    sys.exit(submitting.submit_and_show(pipeline, target, submitting.place(options), submitting.How(**how)))
+    pipeline, how = submitting.what(what, options), submitting.how(options)
+    sys.exit(submitting.submit_and_show(pipeline, target, submitting.place(options), how))
 
 
 @penstock.command()
@@ -707,7 +732,7 @@ def submit(what: str, target: str, **options: Any) -> None:
 @_with(_PLACE)
 @_json
 def cancel(name: str, target: str, as_json: bool, **options: Any) -> None:
-    """Cancel a run on Kubeflow or Vertex AI, and wait until that is confirmed.
+    """Cancel a run on Kubeflow, Vertex AI or Azure ML, and wait until that is confirmed.
 
     \b
     Example: penstock cancel --target vertex tabular-training-1f2e3d4c5b6a-0123456789abcdef
@@ -723,9 +748,12 @@ def cancel(name: str, target: str, as_json: bool, **options: Any) -> None:
 @_with(_PIPELINE)
 @click.option(
     "--cron",
-    required=True,
     metavar="'M H D M W'",
-    help="Minute, hour, day of the month, month, day of the week; on Vertex AI after TZ=Europe/Berlin, if need be.",
+    help="Minute, hour, day of the month, month, day of the week; on Vertex AI and Azure ML after TZ=Europe/Berlin, if "
+    "need be.",
+)
+@click.option(
+    "--every", metavar="'N UNIT'", help="Azure ML: instead of --cron, such as '2 weeks'; counted from --start."
 )
 @click.option("--name", metavar="TEXT", help="Name of the schedule and its runs.  [default: the pipeline's name]")
 @click.option("--start", metavar="TIME", help="Nothing runs before it: ISO 8601 with a time zone.")
@@ -745,7 +773,7 @@ def cancel(name: str, target: str, as_json: bool, **options: Any) -> None:
 @_with(_PLACE)
 @_json
 def schedule(what: str, target: str, replace: bool, as_json: bool, **options: Any) -> None:
-    """Run a pipeline on Kubeflow or Vertex AI again and again.
+    """Run a pipeline on Kubeflow, Vertex AI or Azure ML again and again.
 
     The platform's own scheduler begins the runs. The same command twice changes nothing.
 
@@ -757,14 +785,15 @@ def schedule(what: str, target: str, replace: bool, as_json: bool, **options: An
     from penstock.compile._cli import scheduling, submitting
 
     submission.check_options(target, options)
-    named = {name: options[name] for name in ("given", "file", "name", "caching")}
-    pipeline = submitting.What(what, settings=submitting.settings(options), **named)
+    if bool(options["cron"]) == bool(options["every"]):
+        raise click.UsageError("say when: give --cron, or --every on Azure ML")
+    pipeline = submitting.what(what, options)
     scheduling.schedule_and_show(pipeline, target, submitting.place(options), options, replace, as_json)
 
 
 @penstock.group()
 def schedules() -> None:
-    """Look at the schedules of Kubeflow or Vertex AI, pause, resume and delete them.
+    """Look at the schedules of Kubeflow, Vertex AI or Azure ML, pause, resume and delete them.
 
     Schedules are named by their names or their ids.
 

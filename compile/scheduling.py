@@ -10,6 +10,7 @@ from penstock.compile.errors import PenstockError
 from penstock.compile.submission import Platform, RemoteSchedule, Schedule, Submission
 
 _FIELD = re.compile(r"[0-9A-Za-z*/,\-]+")
+_EVERY = re.compile(r"(?:(\d+)\s*)?(minute|hour|day|week|month)s?")
 _ZONE = re.compile(r"(CRON_)?TZ=(\S+)\s+")
 
 
@@ -38,14 +39,15 @@ def ensure(
     same = [each for each in there if each.request and wanted.startswith(each.request)]
     others = [each for each in there if each not in same[:1]]
     if others and not replace:
-        listed = ", ".join(f"{each.id} ({each.cron})" for each in others)
+        listed = ", ".join(f"{each.id} ({each.cron or 'no cron expression'})" for each in others)
         raise PenstockError(
             f"there is another schedule {schedule.name}: {listed}; give --replace to put this one in its place, or "
             "another --name"
         )
     kept = same[0] if same else platform.create_schedule(submission, schedule)
     for each in others:
-        platform.delete_schedule(each.id)
+        if each.id != kept.id:  # where names are ids, the new one has taken its place
+            platform.delete_schedule(each.id)
     return kept, Outcome.REPLACED if others else Outcome.UNCHANGED if same else Outcome.MADE
 
 
@@ -85,6 +87,23 @@ def checked_cron(text: str) -> str:
             f"--cron {text!r}: give minute, hour, day of the month, month and day of the week, such as '30 6 * * 1-5'"
         )
     return f"{prefix[0].strip()} {' '.join(fields)}" if prefix else " ".join(fields)
+
+
+def checked_every(text: str | None) -> str:
+    """Return how often something recurs, its blanks made single; empty where that is not said.
+
+    Raises:
+        PenstockError: it is no number and no unit of time.
+    """
+    if text is None:
+        return ""
+    found = _EVERY.fullmatch(text.strip().lower())
+    if found is None or int(found[1] or 1) < 1:
+        raise PenstockError(
+            f"--every {text!r}: give a number and minutes, hours, days, weeks or months, as in '2 weeks'"
+        )
+    number = int(found[1] or 1)
+    return f"{number} {found[2]}{'' if number == 1 else 's'}"
 
 
 def checked_time(text: str | None, option: str) -> str | None:

@@ -21,6 +21,7 @@ from penstock.compile.findings import Finding, errors
 TARGETS: Mapping[str, str] = {
     "kubeflow": "penstock.compile.targets.kubeflow",
     "vertex": "penstock.compile.targets.vertex",
+    "azureml": "penstock.compile.targets.azureml",
 }
 """Platforms that runs can be sent to, and their modules, which are imported when they are needed."""
 
@@ -89,6 +90,7 @@ class Place:
         endpoint: Address of Vertex AI's API, where it is not Google's own.
         token: Bearer token of Kubeflow.
         cookies: Cookies of Kubeflow.
+        subscription, resource_group, workspace: Of Azure ML.
     """
 
     project: str | None = None
@@ -99,11 +101,20 @@ class Place:
     token: str | None = None
     cookies: str | None = None
     ca_cert: str | None = None
+    subscription: str | None = None
+    resource_group: str | None = None
+    workspace: str | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is to be on a platform; what is None is the platform's own choice."""
+    """How a run is to be on a platform; what is None is the platform's own choice.
+
+    Attributes:
+        identity: Whom Azure ML's tasks run as.
+        options: What a conversion is told, as its file has it.
+        register: What of a converted pipeline is to be there under names of its own: "environments", "components".
+    """
 
     labels: Mapping[str, str] = field(default_factory=dict)
     service_account: str | None = None
@@ -111,6 +122,17 @@ class Settings:
     encryption_key: str | None = None
     experiment: str | None = None
     pipeline_root: str | None = None
+    identity: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    register: tuple[str, ...] = ()
+
+    def request(self) -> dict[str, Any]:
+        """Return what makes a difference to a run, as JSON; of what came later, that which is given."""
+        found = dataclasses.asdict(self)
+        return {name: value for name, value in found.items() if value or name not in _LATER}
+
+
+_LATER = ("identity", "options", "register", "every")  # requests that do without are what they were before
 
 
 @dataclass(frozen=True)
@@ -125,6 +147,8 @@ class Submission:
         values: Values of all its inputs; URIs or ids for artifacts.
         name: What the run is called on the platform's pages.
         key: Whoever submits the same spec with the same key again gets the run that is there.
+        files: Of what was converted to the platform's own form before, by path; the content is then the list of them
+            with their SHA-256.
     """
 
     content: bytes
@@ -135,6 +159,7 @@ class Submission:
     name: str
     key: str
     settings: Settings = Settings()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def token(self) -> str:
@@ -144,7 +169,7 @@ class Submission:
     @property
     def request(self) -> str:
         """Stands for all that makes a difference to the run: SHA-256 in hexadecimal."""
-        return _digest(self.sha256, dict(self.values), dataclasses.asdict(self.settings))
+        return _digest(self.sha256, dict(self.values), self.settings.request())
 
     @property
     def slug(self) -> str:
@@ -182,7 +207,8 @@ class Schedule:
 
     Attributes:
         name: Of the schedule; there is one of that name.
-        cron: Minute, hour, day of the month, month, day of the week.
+        cron: Minute, hour, day of the month, month, day of the week; empty where `every` says when.
+        every: A number and minutes, hours, days, weeks or months, such as "2 weeks"; empty where `cron` says when.
         start: ISO 8601 with a time zone; before it nothing runs.
         end: The same; after it nothing runs.
         catch_up: Whether runs that were missed are made up for.
@@ -196,10 +222,12 @@ class Schedule:
     max_concurrent: int | None = None
     catch_up: bool | None = None
     paused: bool = False
+    every: str = ""
 
     def request(self, submission: Submission) -> str:
         """Return what stands for the schedule and all its runs: SHA-256 in hexadecimal; paused or not is the same."""
-        return _digest(submission.request, {**dataclasses.asdict(self), "paused": None})
+        own = {**dataclasses.asdict(self), "paused": None}
+        return _digest(submission.request, {name: value for name, value in own.items() if value or name not in _LATER})
 
 
 @dataclass(frozen=True)
@@ -271,6 +299,10 @@ class Target(Protocol):
     def run_id(self, submission: Submission) -> str:
         """Return the id that the run will have; empty where the platform gives it."""
 
+    # Where a platform has a form of its own that specs are converted to, its module also has
+    #     own_form(path, texts, file, key, name, settings) -> Submission | None
+    # for what was converted before; None where a path leads to something else.
+
 
 def target(name: str) -> Target:
     """Return the module of a platform.
@@ -300,6 +332,25 @@ def check_options(name: str, given: Mapping[str, Any]) -> None:
     ]
     if refused:
         raise PenstockError(f"{name} does not take {'; '.join(refused)}")
+
+
+def own_form(
+    target_name: str,
+    path: Path,
+    texts: Mapping[str, str],
+    file: Path | None,
+    key: str,
+    *,
+    name: str | None = None,
+    settings: Settings = Settings(),
+) -> Submission | None:
+    """Return what a path has in the form of a platform's own, prepared as `prepare` does; None where it has none.
+
+    Raises:
+        PenstockError: it cannot be read, or the parameters do not fit.
+    """
+    read = getattr(target(target_name), "own_form", None)
+    return read(path, texts, file, key, name, settings) if read else None
 
 
 def prepare(
@@ -374,7 +425,8 @@ def refuse_unsound(submission: Submission, name: str, schedule: Schedule | None 
     Raises:
         PenstockError: there is something; names the first, and how many there are.
     """
-    found = [*map(str, errors(findings(submission, name))), *target(name).refusals(submission, schedule)]
+    spec = [] if submission.files else errors(findings(submission, name))
+    found = [*map(str, spec), *target(name).refusals(submission, schedule)]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise PenstockError(f"{submission.pipeline.name} cannot run on {name}: {found[0]}{more}")
@@ -384,7 +436,7 @@ def findings(submission: Submission, name: str) -> Sequence[Finding]:
     """Return what the linter has to say of a spec for a platform, with the values that it is to run with."""
     from penstock.compile.check import check
 
-    return check(submission.content.decode(), name, submission.values)
+    return check(submission.content.decode(), name, submission.values, submission.settings.options)
 
 
 def secret(reference: str | None, option: str) -> str | None:

@@ -24,10 +24,11 @@ def schedule_and_show(
 ) -> None:
     """Make a schedule, if need be, and show it."""
     names = ("max_runs", "max_concurrent", "catch_up", "paused")
-    cron = scheduling.checked_cron(options["cron"])
+    cron = scheduling.checked_cron(options["cron"]) if options["cron"] else ""
+    every = scheduling.checked_every(options["every"])
     start, end = (scheduling.checked_time(options[name], name) for name in ("start", "end"))
-    prepared, _ = prepared_for(what)
-    wanted = Schedule(prepared.name, cron, start, end, **{name: options[name] for name in names})
+    prepared, _ = prepared_for(what, target)
+    wanted = Schedule(prepared.name, cron, start, end, every=every, **{name: options[name] for name in names})
     submission.refuse_unsound(prepared, target, wanted)
     platform = submission.target(target).connect(where)
     made, outcome = scheduling.ensure(platform, prepared, wanted, replace)

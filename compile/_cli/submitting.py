@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
 from penstock.compile import following, submission
 from penstock.compile._cli.output import print_json
@@ -60,21 +61,47 @@ class How:
     as_json: bool = False
 
 
+def what(source: str, options: Mapping[str, Any]) -> What:
+    """Return the pipeline that a command names, and how it is to run by the command's options."""
+    return What(source, settings=settings(options), **_picked(What, options))
+
+
+def how(options: Mapping[str, Any]) -> How:
+    """Return what to do beside sending it, among the options of a command."""
+    return How(**_picked(How, options))
+
+
 def settings(options: Mapping[str, Any]) -> Settings:
     """Return the settings among the options of a command."""
     labels = split(options["label"], "--label", "team=search")
-    names = {field.name for field in dataclasses.fields(Settings)} - {"labels"}
-    return Settings(labels=labels, **{name: options[name] for name in names})
+    told = _document(options["options"]) if options["options"] else {}
+    return Settings(**{**_picked(Settings, options), "labels": labels, "options": told})
 
 
 def place(options: Mapping[str, Any]) -> Place:
     """Return the place among the options of a command."""
-    return Place(**{field.name: options[field.name] for field in dataclasses.fields(Place)})
+    return Place(**_picked(Place, options))
+
+
+def _picked(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options of a command that a dataclass has fields for; the names are the same."""
+    return {field.name: options[field.name] for field in dataclasses.fields(kind) if field.name in options}
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    """Return what the file of a conversion's options holds; whether that is right, the conversion says."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PenstockError(f"{path}: not YAML: {error}") from error
+    if not isinstance(found, Mapping):
+        raise PenstockError(f"{path}: is not a map of options")
+    return found
 
 
 def submit_and_show(what: What, target: str, where: Place, how: How) -> int:
     """Submit what the user named, show what becomes of it, and return the exit code."""
-    prepared, file_sha256 = prepared_for(what)
+    prepared, file_sha256 = prepared_for(what, target)
     submission.refuse_unsound(prepared, target)
     module = submission.target(target)
     if how.dry_run:
@@ -105,13 +132,23 @@ def submit_and_show(what: What, target: str, where: Place, how: How) -> int:
     return _verdict(run)
 
 
-def prepared_for(what: What) -> tuple[Submission, str]:
+def prepared_for(what: What, target: str) -> tuple[Submission, str]:
     """Return what is to be submitted, and the SHA-256 of the spec before caching was turned on or off.
 
     Raises:
         PenstockError: It is not there, or its parameters do not fit.
     """
     texts = split(what.given)
+    # Without a key of the user's, one that the attempts of this command share, and no other command has.
+    key = what.key or uuid.uuid4().hex
+    own = submission.own_form(target, Path(what.source), texts, what.file, key, name=what.name, settings=what.settings)
+    if own is not None:
+        if what.caching is not None:
+            raise PenstockError(
+                f"{what.source}: caching is changed in a spec, and this is converted already; convert the spec anew, "
+                "or leave out --cache and --no-cache"
+            )
+        return own, own.sha256
     source = find_source(what.source)
     if source.function is None:
         assert source.file is not None
@@ -122,8 +159,6 @@ def prepared_for(what: What) -> tuple[Submission, str]:
     else:
         content, named = source.compiled().text.encode(), source.name
     file_sha256 = hashlib.sha256(content).hexdigest()
-    # Without a key of the user's, one that the attempts of this command share, and no other command has.
-    key = what.key or uuid.uuid4().hex
     if what.caching is not None:
         content = submission.with_caching(content, named, what.caching)
     prepared = submission.prepare(content, named, texts, what.file, key, name=what.name, settings=what.settings)

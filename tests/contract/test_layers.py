@@ -127,9 +127,11 @@ def test_the_tools_know_no_component_and_targets_do_not_know_each_other(path):
         "on_event.py": {"google"},
     }.get(path.name, set())
     if parts[0] == "targets":
-        third_party |= {"vertex": {"google", "requests"}, "kubeflow": {"kfp", "kfp_server_api", "urllib3"}}.get(
-            parts[1], set()
-        )
+        third_party |= {
+            "vertex": {"google", "requests"},
+            "kubeflow": {"kfp", "kfp_server_api", "urllib3"},
+            "azureml": {"azure", "marshmallow", "requests"},
+        }.get(parts[1], set())
 
     def allowed(name: str, _: bool) -> bool:
         if under(name, "penstock.compile.targets") and parts[0] == "targets" and len(parts) > 2:

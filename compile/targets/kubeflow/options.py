@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from penstock.compile import scheduling
 from penstock.compile.submission import Schedule, Submission
 
+_NO_WORKSPACE = "it has no workspaces; --host and --namespace say where"
 REFUSED = {
     "project": "it has namespaces in place of projects, see --namespace",
     "location": "its address is all there is, see --host",
@@ -16,6 +17,13 @@ REFUSED = {
     "network": "the network of a run is the cluster's own",
     "encryption_key": "what encrypts artifacts is the cluster's own store",
     "max_runs": "its recurring runs go on until --end",
+    "subscription": _NO_WORKSPACE,
+    "resource_group": _NO_WORKSPACE,
+    "workspace": _NO_WORKSPACE,
+    "options": "a compiled spec goes there as it is; they are for conversions",
+    "identity": "it has accounts in place of identities, see --service-account",
+    "register": "a spec has its images and components in itself",
+    "every": "it has cron expressions, see --cron",
 }
 
 _NAME_ROOM = 255

@@ -11,6 +11,7 @@ from penstock.compile import graph
 from penstock.compile.submission import Schedule, Submission
 
 _CREDENTIALS = "it takes Google's own: GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login"
+_NO_WORKSPACE = "it has projects in place of workspaces, see --project"
 REFUSED = {
     "host": "its address follows from --location; another one is given by --endpoint",
     "namespace": "it has projects in place of namespaces, see --project",
@@ -18,6 +19,13 @@ REFUSED = {
     "cookies": _CREDENTIALS,
     "ca_cert": "Google's libraries read REQUESTS_CA_BUNDLE",
     "catch_up": "it is asked when a schedule is resumed: penstock schedules resume --catch-up",
+    "subscription": _NO_WORKSPACE,
+    "resource_group": _NO_WORKSPACE,
+    "workspace": _NO_WORKSPACE,
+    "options": "a compiled spec goes there as it is; they are for conversions",
+    "identity": "it has accounts in place of identities, see --service-account",
+    "register": "a spec has its images and components in itself",
+    "every": "it has cron expressions, see --cron",
 }
 
 SHA256_LABEL = "penstock-spec-sha256"

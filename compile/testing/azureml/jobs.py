@@ -36,9 +36,17 @@ _FROM_CLIENTS = ("description", "displayName", "tags", "properties", "hidden")
 class _Run:
     """A run of the history: of a job, or of a node of one."""
 
-    def __init__(self, run_id: str, display_name: str, compute: str, parent: _Job | None = None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        display_name: str,
+        compute: str,
+        parent: _Job | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
         self.id = run_id
         self.display_name = display_name
+        self.tags = tags or {}
         self.compute = compute
         self.parent = parent
         self.created = now()
@@ -62,7 +70,13 @@ class _Job:
     def __init__(self, kept: Kept, play: JobRun, run: _Run, nodes: Mapping[str, Any], schedule: str) -> None:
         self.kept, self.play, self.run, self.schedule = kept, play, run, schedule
         self.nodes = {
-            name: _Run(str(uuid.uuid4()), given.get("display_name") or name, _compute(given, kept.given), self)
+            name: _Run(
+                str(uuid.uuid4()),
+                given.get("display_name") or name,
+                _compute(given, kept.given),
+                self,
+                given.get("tags"),
+            )
             for name, given in nodes.items()
         }
         self.begun = False  # whether its nodes are there to see
@@ -308,7 +322,7 @@ class Jobs:
             "target": run.compute,
             "compute": {"target": run.compute} if run.compute else None,
             "runType": "azureml.StepRun" if run.parent else "azureml.PipelineRun",
-            "tags": given.get("tags") or {},
+            "tags": run.tags if run.parent else given.get("tags") or {},
             "properties": own if run.parent else given.get("properties") or {},
             "hidden": bool(given.get("isArchived")),
         }

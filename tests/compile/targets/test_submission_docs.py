@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.compile import cli, on_event, submission
-from penstock.testing import KubeflowStandIn, Script, VertexStandIn
+from penstock.testing import AzureMLStandIn, KubeflowStandIn, Script, VertexStandIn
 
 TEXT = (Path(__file__).parents[3] / "docs" / "submission.md").read_text()
 COMMANDS = re.findall(r"^penstock .*", "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)), re.MULTILINE)
@@ -18,14 +18,24 @@ HOST = "https://kubeflow.example.com/pipeline"
 
 def test_the_examples_run_one_after_another(call, tmp_path, monkeypatch):
     pytest.importorskip("google.cloud.aiplatform")
+    pytest.importorskip("azure.ai.ml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
+    azureml = AzureMLStandIn(Script("SUCCEEDED"), workspace="my-workspace")
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", azureml.scope.subscription)
+    monkeypatch.setenv("AZURE_RESOURCE_GROUP", azureml.scope.group)
     images = {"penstock/tabular": {"tag": "0", "digest": f"sha256:{'0' * 64}", "inputs": ""}}
     registry = "europe-docker.pkg.dev/my-project/penstock"
     digests = {"format": "penstock.digests/1", "registry": registry, "images": images}
     Path("digests.json").write_text(json.dumps(digests))
     assert len(COMMANDS) >= 6
-    with KubeflowStandIn(Script()) as kubeflow, VertexStandIn(Script()) as vertex, vertex.connected():
+    with (
+        KubeflowStandIn(Script()) as kubeflow,
+        VertexStandIn(Script()) as vertex,
+        vertex.connected(),
+        azureml,
+        azureml.connected(),
+    ):
         for command in COMMANDS:
             _, *arguments = shlex.split(command.replace(HOST, kubeflow.url))
             more = ["--digests", "digests.json"] if arguments[0] == "compile" else []
@@ -33,6 +43,7 @@ def test_the_examples_run_one_after_another(call, tmp_path, monkeypatch):
             assert result.exit_code == 0, f"{command}\n{result.output}"
         assert len(kubeflow.runs.current()) == 1
         assert len(vertex.pipeline_jobs.kept.all()) == 1
+        assert len(azureml.seen("PUT */jobs/*")) == 1
 
 
 def test_the_file_of_what_may_be_submitted_is_read_and_its_message_fits(tmp_path):
