@@ -3,7 +3,7 @@
 if __name__ != "penstock.testing":
     raise ImportError(f"this package is penstock.testing, not {__name__}: import it so")
 
-from penstock.testing.azureml import AzureMLStandIn, JobState, JobStates
+from penstock.testing.azureml import AzureMLStandIn, JobState, JobStates, Rehearsal
 from penstock.testing.component import Artifact, ComponentFailed, Outputs, run_component
 from penstock.testing.conversions import assert_same_run, run_azureml_job
 from penstock.testing.faults import ALWAYS, Fault
@@ -25,6 +25,7 @@ __all__ = [
     "JobStates",
     "KubeflowStandIn",
     "Outputs",
+    "Rehearsal",
     "Request",
     "Route",
     "Script",

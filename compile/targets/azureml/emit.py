@@ -37,6 +37,7 @@ _KFP_FOLDER = "/usr/local/src/kfp/components"  # where KFP puts the code of cont
 _OWN_IMAGE = "python:3.11"
 _MARGIN = 600  # seconds in which the step itself can end what takes too long, and tell
 _PREPARE, _COMMAND = "prepare", "command"  # the steps before the own one of a task whose image has no Python
+_LETTERS = re.compile(r"[a-zA-Z0-9_]")  # one at least is in every literal that Azure's REST schema takes
 _IMPORT = "from penstock.compile import launcher\n"
 
 _FIND_PYTHON = (
@@ -74,13 +75,13 @@ def encoded(value: Any, kind: graph.Type, azure: str) -> Any:
     if kind is graph.Type.STRING and isinstance(value, str) and _is_plain(value):
         return value
     text = json.dumps(value, sort_keys=True).replace("${{", "\\u0024{{").replace("$[[", "\\u0024[[")
-    plain = kind in (graph.Type.LIST, graph.Type.STRUCT) and value is not None
+    plain = kind in (graph.Type.LIST, graph.Type.STRUCT) and value is not None and _LETTERS.search(text)
     return text if plain else step_of.ESCAPE + text
 
 
 def _is_plain(text: str) -> bool:
     """Return whether Azure hands a text on as it is."""
-    if not text or text != text.strip() or text.startswith(step_of.ESCAPE):
+    if not _LETTERS.search(text) or text != text.strip() or text.startswith(step_of.ESCAPE):
         return False
     return not re.search(r"\$\{\{|\$\[\[|[\x00-\x1f\x7f\x85\u2028\u2029]", text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from penstock.compile.errors import PenstockError
@@ -11,6 +12,7 @@ from penstock.testing.azureml.assets import Assets
 from penstock.testing.azureml.blobs import PREFIX, Blobs
 from penstock.testing.azureml.pipelines import Pipelines, check_placeholders
 from penstock.testing.azureml.plays import ENDED, JobRun, JobState, JobStates
+from penstock.testing.azureml.rehearsals import Rehearsal, Rehearsals
 from penstock.testing.azureml.resources import (
     TYPE,
     Kept,
@@ -94,6 +96,7 @@ class Jobs:
 
     Args:
         play: Returns how jobs that begin now go.
+        rehearsals: Run jobs for real, where that is how.
         url: Returns the address of the stand-in.
     """
 
@@ -104,7 +107,8 @@ class Jobs:
         assets: Assets,
         pipelines: Pipelines,
         blobs: Blobs,
-        play: Callable[[], Script | JobStates],
+        play: Callable[[], Script | JobStates | Rehearsal],
+        rehearsals: Rehearsals,
         url: Callable[[], str],
     ) -> None:
         self._scope = scope
@@ -113,6 +117,7 @@ class Jobs:
         self._pipelines = pipelines
         self._blobs = blobs
         self._play = play
+        self._rehearsals = rehearsals
         self._url = url
         self._kept: dict[str, _Job] = {}
 
@@ -183,7 +188,9 @@ class Jobs:
         check_name(name, "Job")
         nodes = self.check(given)
         try:
-            play = JobRun(self._play(), {"name": name, **given}, nodes)
+            how = self._play()
+            states = partial(self._rehearsals.play, how) if isinstance(how, Rehearsal) else how
+            play = JobRun(states, {"name": name, **given}, nodes)
         except PenstockError as error:  # the script of a test that does not fit
             raise ApiError(400, str(error)) from error
         kept = Kept(

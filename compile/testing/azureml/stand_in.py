@@ -12,6 +12,7 @@ from penstock.testing.azureml.blobs import Blobs
 from penstock.testing.azureml.jobs import Jobs
 from penstock.testing.azureml.pipelines import Pipelines
 from penstock.testing.azureml.plays import JobStates
+from penstock.testing.azureml.rehearsals import Rehearsal, Rehearsals
 from penstock.testing.azureml.resources import Scope
 from penstock.testing.azureml.schedules import Schedules
 from penstock.testing.azureml.workspace import Workspace
@@ -34,11 +35,12 @@ class AzureMLStandIn(StandIn):
     """One workspace of Azure ML on 127.0.0.1, for azure-ai-ml and for any client of its REST API; always over TLS.
 
     It refuses what Azure ML is known to refuse, keeps what is uploaded byte for byte, and tells of jobs what `play`
-    says: it does not run them.
+    says, or runs them.
 
     Args:
-        play: How jobs go: Script(...), or a function of a job's payload that yields states (JobStates). Can be set
-            anew at any time, for the jobs that begin then.
+        play: How jobs go: Script(...), a function of a job's payload that yields states (JobStates), or Rehearsal(...),
+            which runs the jobs that `penstock convert` writes for real. Can be set anew at any time, for the jobs that
+            begin then.
         computes: Sizes of virtual machines by the names of clusters; cpu-cluster and gpu-cluster where not given.
         subscription, group, workspace: Where it lies.
         faults, port: As for any stand-in.
@@ -46,11 +48,12 @@ class AzureMLStandIn(StandIn):
     Attributes:
         blobs: The storage of the workspace.
         assets: `assets.files(code)` are the files of a code asset.
+        rehearsals: `rehearsals.records` has, by the names of jobs that ran for real, what came of them.
     """
 
     def __init__(
         self,
-        play: Script | JobStates | None = None,
+        play: Script | JobStates | Rehearsal | None = None,
         *,
         computes: Mapping[str, str] | None = None,
         subscription: str = "00000000-0000-0000-0000-000000000001",
@@ -59,7 +62,7 @@ class AzureMLStandIn(StandIn):
         faults: Iterable[Fault] = (),
         port: int = 0,
     ) -> None:
-        self.play: Script | JobStates = play or Script()
+        self.play: Script | JobStates | Rehearsal = play or Script()
         self.scope = Scope(subscription, group, workspace)
         self._computes = _COMPUTES if computes is None else computes
         super().__init__(faults=faults, tls=True, port=port)
@@ -71,8 +74,16 @@ class AzureMLStandIn(StandIn):
         pipelines = Pipelines(self.workspace)
         self.assets = Assets(self.scope, self.blobs, {"components": pipelines.check_component}, lambda: self.url)
         pipelines.assets = self.assets
+        self.rehearsals = Rehearsals(self.assets, self.folder)
         self.jobs = Jobs(
-            self.scope, self.workspace, self.assets, pipelines, self.blobs, lambda: self.play, lambda: self.url
+            self.scope,
+            self.workspace,
+            self.assets,
+            pipelines,
+            self.blobs,
+            lambda: self.play,
+            self.rehearsals,
+            lambda: self.url,
         )
         self.schedules = Schedules(self.scope, self.jobs, lambda: datetime.datetime.now(datetime.UTC))
         return [
