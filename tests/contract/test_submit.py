@@ -50,8 +50,8 @@ def calls(repository):
     return [words[start:end] for start, end in pairwise([*starts, len(words)])]
 
 
-def expected(name, *given):
-    named = ["submit", f"compiled/{name}.yaml", "--target", "vertex", "--idempotency-key", COMMIT]
+def expected(name, *given, target="vertex"):
+    named = ["submit", f"compiled/{name}.yaml", "--target", target, "--idempotency-key", COMMIT]
     return [*named, "--label", f"commit={COMMIT}", *given, *OPTIONS]
 
 
@@ -60,6 +60,11 @@ def test_each_named_pipeline_is_submitted_once_a_commit(repository, names):
     done = submit(repository, "main", names)
     assert done.returncode == 0, done.stderr
     assert calls(repository) == [expected("one"), expected("two")]
+
+
+def test_another_target_is_named_by_the_environment(repository):
+    assert submit(repository, "main", "one", TARGET="azureml").returncode == 0
+    assert calls(repository) == [expected("one", target="azureml")]
 
 
 def test_a_pipeline_takes_the_parameters_that_the_repository_has_for_it(repository):

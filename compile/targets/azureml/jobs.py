@@ -20,7 +20,7 @@ from penstock.compile.submission import Schedule, Settings, Submission
 from penstock.compile.targets.azureml import convert, emit, validate, zones
 from penstock.compile.targets.azureml import options as options_of
 from penstock.compile.targets.azureml.plan import identifier
-from penstock.compile.targets.azureml.step import ESCAPE
+from penstock.compile.targets.azureml.step import parameter_value
 from penstock.compile.yaml_writer import to_yaml
 
 _CREDENTIALS = "it takes Azure's own: az login, or AZURE_CLIENT_ID and AZURE_TENANT_ID with one of their secrets"
@@ -58,6 +58,7 @@ _NAME_ROOM = 128
 _SCHEDULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}")
 _VERSION = 16  # digits of a SHA-256 that make a version
 _ASSET_ROOM = 255
+_INPUT = re.compile(r"\$\{\{parent\.inputs\.(\w+)\}\}")
 _DATA = ("uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model")
 _TYPES = {"integer": graph.Type.INTEGER, "number": graph.Type.DOUBLE, "boolean": graph.Type.BOOLEAN}
 
@@ -185,20 +186,32 @@ def own_form(
 def _pipeline(files: Mapping[str, bytes]) -> graph.Pipeline:
     """Return what stands for a converted job's pipeline: its name and inputs."""
     document, given = validate.load(files[emit.PIPELINE]), validate.load(files[emit.JOB]).get("inputs") or {}
+    kinds = _kinds(document, files)
     found: dict[str, graph.Parameter] = {}
     data: dict[str, graph.ArtifactPort] = {}
     for name, port in (document.get("inputs") or {}).items():
         if port["type"] in _DATA:
             data[name] = graph.ArtifactPort(name, graph.ArtifactType("system.Artifact"), optional=name in given)
             continue
+        kind = kinds.get(name) or _TYPES.get(port["type"], graph.Type.STRING)
         value = given.get(name, port.get("default"))
-        if isinstance(value, str) and value.startswith(ESCAPE):
-            decoded = json.loads(value.removeprefix(ESCAPE))
-            value = decoded if decoded is None or isinstance(decoded, str) else json.dumps(decoded)
+        if isinstance(value, str):
+            value = parameter_value(value, kind.value)
         there = name in given or "default" in port
-        found[name] = graph.Parameter(name, _TYPES.get(port["type"], graph.Type.STRING), value, optional=there)
+        found[name] = graph.Parameter(name, kind, value, optional=there)
     root = graph.Component("root", graph.Ports(found, data), graph.Ports(), graph.Dag({}))
     return graph.Pipeline(document["name"], root, display_name=document.get("display_name", ""))
+
+
+def _kinds(pipeline: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, graph.Type]:
+    """Return the types that KFP has for the inputs of a job, which has them as text, where a step takes them."""
+    found = {}
+    for name, node in pipeline["jobs"].items():
+        taken = json.loads(files[f"code/{name}/{emit.STEP}"])["parameters"]
+        for port, binding in (node.get("inputs") or {}).items():
+            if port in taken and (match := _INPUT.fullmatch(str(binding))):
+                found[match[1]] = graph.Type(taken[port]["type"])
+    return found
 
 
 def _with_inputs(submission: Submission) -> dict[str, bytes]:

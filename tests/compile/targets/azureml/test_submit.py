@@ -117,10 +117,10 @@ def test_a_converted_job_is_submitted_with_other_parameters(azureml, submitted, 
     assert call("convert", spec, "--to", "azureml", "--output", folder, "-p", "number=5").exit_code == 0
     first, again = submitted(folder, "--idempotency-key", "k"), submitted(folder / "job.yml", "--idempotency-key", "k")
     assert first["run"]["id"] == again["run"]["id"]
-    other = submitted(folder, "-p", "share=0.25", "-p", 'names=["y"]')
+    other = submitted(folder, "-p", "share=0.25", "-p", "names=[]")
     sent = {name: {key: each["value"] for key, each in job["inputs"].items()} for name, job in jobs(azureml).items()}
     assert sent[first["run"]["id"]]["number"] == "5"
-    assert sent[other["run"]["id"]] == {**sent[first["run"]["id"]], "share": "0.25", "names": '["y"]'}
+    assert sent[other["run"]["id"]] == {**sent[first["run"]["id"]], "share": "0.25", "names": "json:[]"}
     wrong = call("submit", folder, "--target", "azureml", "-p", "shar=1")
     assert wrong.exit_code == 2
     assert "has no parameter shar; did you mean share?" in wrong.output
