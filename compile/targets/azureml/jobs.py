@@ -135,7 +135,7 @@ def job(submission: Submission, request: str, name: str | None = None) -> Job:
         files = _with_inputs(submission)
     else:
         options = options_of.parse(submission.settings.options)
-        done = convert.convert(submission.pipeline, submission.values, options, document=submission.documents.spec)
+        done = convert.convert(submission.pipeline, submission.values, options, documents=submission.documents)
         if done.refused:  # which whoever submits has asked before
             raise PenstockError(f"{submission.pipeline.name} cannot run on azureml: {done.findings[0]}")
         files, warnings = dict(done.files), done.findings

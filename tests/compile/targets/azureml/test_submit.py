@@ -13,10 +13,11 @@ import yaml
 pytest.importorskip("azure.ai.ml")
 
 from penstock.compile import submission
+from penstock.compile.errors import PenstockError
 from penstock.compile.retrying import CallFailed, Patience
 from penstock.compile.submission import Place, RunState, Settings
 from penstock.compile.targets import azureml as target
-from penstock.testing import ALWAYS, AzureMLStandIn, Fault, JobState, Script
+from penstock.testing import ALWAYS, AzureMLStandIn, Fault, JobState, Rehearsal, Script
 from tests.compile.targets.conftest import call, sha256, spec, started, wait_until  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.xdist_group("azureml")
@@ -407,3 +408,56 @@ def test_the_code_that_arrives_is_that_of_the_conversion_byte_for_byte(azureml, 
         document = yaml.safe_load(path.read_text())
         folder = tmp_path / "job" / "code" / Path(document["code"]).name
         assert sent[document["display_name"]] == {each.name: each.read_bytes() for each in folder.iterdir()}
+
+
+def waiting(seconds=60):
+    """Compile a pipeline of one task that waits."""
+    from kfp import dsl
+
+    from penstock.compile.to_kfp import compiled
+
+    @dsl.component(base_image="python:3.11", install_kfp_package=False)
+    def wait(seconds: int, mark: str):
+        import pathlib
+        import time
+
+        pathlib.Path(mark).write_text("begun")
+        time.sleep(seconds)
+        raise ValueError("it was not ended")
+
+    @dsl.pipeline(name="waiting")
+    def pipeline(mark: str, seconds: int = seconds):
+        wait(seconds=seconds, mark=mark)
+
+    return compiled(pipeline)
+
+
+def test_what_runs_for_real_is_ended_by_a_cancel_and_fails_with_its_task(azureml, tmp_path):
+    azureml.play = Rehearsal(root=tmp_path / "runs")
+    path = tmp_path / "waiting.yaml"
+    waiting().write(path)
+    platform, mark = connected(azureml), tmp_path / "mark"
+
+    def begun(seconds, key):
+        texts = {"mark": str(mark), "seconds": str(seconds)}
+        return platform.submit(submission.prepare(path.read_bytes(), "waiting", texts, None, key)).id
+
+    run = begun(60, "long")
+    platform.get(run)
+    wait_until(mark.exists, 60)
+    platform.cancel(run, 10)
+    wait_until(lambda: run in azureml.rehearsals.records, 20)
+    assert platform.get(run).state is RunState.CANCELLED
+    assert azureml.rehearsals.records[run].seconds < 50
+    other = begun(0, "short")
+    wait_until(lambda: platform.get(other).state.over, 60)
+    ended = platform.get(other)
+    assert ended.state is RunState.FAILED
+    assert "wait: " in ended.error
+    assert [task.state for task in ended.tasks] == [RunState.FAILED]
+
+
+def test_a_job_of_somebody_else_is_not_run_and_says_so(azureml):
+    rehearsed = azureml.rehearsals.play(Rehearsal(), {"name": "other", "jobType": "Command"})
+    with pytest.raises(PenstockError, match="without a component of this workspace cannot be run here"):
+        next(rehearsed)
