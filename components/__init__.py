@@ -8,6 +8,7 @@ if __name__ != "penstock.components":
 # Where KFP's executor runs a component, kfp.dsl has no decorators, and only the logic is wanted.
 if os.environ.get("_KFP_RUNTIME", "false") != "true":
     from penstock.components.evaluation.component import evaluate
+    from penstock.components.explanation.component import explain, model_card
     from penstock.components.ingestion.component import ingest
     from penstock.components.monitoring.component import detect_drift, monitor_performance
     from penstock.components.notification.component import notify
@@ -19,7 +20,9 @@ if os.environ.get("_KFP_RUNTIME", "false") != "true":
 __all__ = [
     "detect_drift",
     "evaluate",
+    "explain",
     "ingest",
+    "model_card",
     "monitor_performance",
     "notify",
     "predict_batch",

@@ -74,10 +74,8 @@ def cut(column: pa.ChunkedArray, name: str, component: str, argument: str) -> Sl
         kind = column.type
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise UserError(component, argument, f"{name!r} is {kind}", "Slice by a column of text, numbers or times")
-    flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if pa.types.is_floating(kind):
-        flat = pc.if_else(pc.is_nan(flat), pa.scalar(None, kind), flat)
-    values = pc.fill_null(_text(flat), NULL)
+    flat = _without_nan(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+    values = text_of(flat)
     counts = pc.value_counts(values)
     distinct = len(counts)
     ordered = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
@@ -97,6 +95,19 @@ def cut(column: pa.ChunkedArray, name: str, component: str, argument: str) -> Sl
     folded = len(slices[-1].places)
     note = f"{distinct:,} distinct values; the {distinct - MOST:,} smallest are {OTHER!r}, {folded:,} rows"
     return Sliced(tuple(slices), values, note)
+
+
+def text_of(values: pa.Array) -> pa.Array:
+    """Return values as text, as slices are named; null and NaN are "null"."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    return pc.fill_null(_text(_without_nan(values)), NULL)
+
+
+def _without_nan(values: pa.Array) -> pa.Array:
+    if not pa.types.is_floating(values.type):
+        return values
+    return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
 
 
 def _text(values: pa.Array) -> pa.Array:
