@@ -1,0 +1,146 @@
+"""A compute engine for Feast that materializes in bulk.
+
+Name it in feature_store.yaml, and `feast materialize` itself uses it:
+
+    batch_engine:
+      type: penstock.components.features.engine.BulkComputeEngine
+
+It streams the latest row of each entity out of Parquet files with DuckDB, and writes in the form of Feast's own online
+store. What it cannot do it leaves to the local engine of Feast, which it derives from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pyarrow as pa
+from feast import FeatureView
+from feast.infra.common.materialization_job import MaterializationJobStatus, MaterializationTask
+from feast.infra.compute_engines.backends.pandas_backend import PandasBackend
+from feast.infra.compute_engines.dag.context import ColumnInfo, ExecutionContext
+from feast.infra.compute_engines.local.compute import LocalComputeEngine, LocalComputeEngineConfig
+from feast.infra.compute_engines.local.feature_builder import LocalFeatureBuilder
+from feast.infra.compute_engines.local.job import LocalMaterializationJob
+from feast.infra.registry.base_registry import BaseRegistry
+
+from penstock.components.features import encode
+from penstock.components.features.source import BATCH, engine, instant, is_parquet, open_source, quoted, relation
+from penstock.components.features.writers import Rows, Writer, writer_for
+
+TYPE = "penstock.components.features.engine.BulkComputeEngine"
+OFFLINE_STORES = ("dask", "file", "duckdb")  # those that read the files which DuckDB reads here
+
+
+class BulkComputeEngineConfig(LocalComputeEngineConfig):
+    """Its part of feature_store.yaml."""
+
+    type: Literal["penstock.components.features.engine.BulkComputeEngine"] = TYPE  # type: ignore[assignment]
+
+
+class BulkComputeEngine(LocalComputeEngine):
+    """Materializes Parquet files into SQLite, PostgreSQL or Redis in batches.
+
+    Attributes:
+        rows: How many entities it wrote, by feature view.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.rows: dict[str, int] = {}
+
+    def _materialize_one(
+        self, registry: BaseRegistry, task: MaterializationTask, **options: Any
+    ) -> LocalMaterializationJob:
+        self.rows[task.feature_view.name] = 0
+        writer = writer_for(self.repo_config)
+        if writer is None or not self._reads(task):
+            return super()._materialize_one(registry, task, **options)
+        name = f"{task.feature_view.name}-{task.start_time}-{task.end_time}"
+        try:
+            self._stream(registry, task, writer)
+        except Exception as error:
+            return LocalMaterializationJob(job_id=name, status=MaterializationJobStatus.ERROR, error=error)
+        return LocalMaterializationJob(job_id=name, status=MaterializationJobStatus.SUCCEEDED)
+
+    def get_execution_context(self, registry: BaseRegistry, task: Any) -> ExecutionContext:
+        """Return what Feast's own nodes run in, with an online store that counts."""
+        context = super().get_execution_context(registry, task)
+        return dataclasses.replace(context, online_store=_Counted(context.online_store, self.rows))
+
+    def _reads(self, task: MaterializationTask) -> bool:
+        view = task.feature_view
+        return (
+            type(view) is FeatureView
+            and self.repo_config.offline_store.type in OFFLINE_STORES
+            and is_parquet(view.batch_source)
+            and view.stream_source is None
+            and not view.source_views
+            and bool(view.entity_columns and view.features)
+            and view.online
+            and not view.offline
+            and task.only_latest
+            and not any(
+                getattr(view, extra, None)
+                for extra in ("filter", "aggregations", "feature_transformation", "enable_validation")
+            )
+            and not any(field.vector_index for field in view.features)
+        )
+
+    def _stream(self, registry: BaseRegistry, task: MaterializationTask, writer: Writer) -> None:
+        view, config = task.feature_view, self.repo_config
+        columns = LocalFeatureBuilder(registry, task, PandasBackend()).get_column_info(view)
+        kinds = {entity.name: entity.dtype.to_value_type() for entity in view.entity_columns}
+        with writer.open(config, view, self.online_store) as write:
+            for batch in self._latest(task, columns):
+                write(
+                    Rows(
+                        encode.entity_keys(
+                            {name: batch.column(name) for name in kinds}, kinds, config.entity_key_serialization_version
+                        ),
+                        {
+                            feature.name: encode.values(batch.column(feature.name), feature.dtype.to_value_type())
+                            for feature in view.features
+                        },
+                        encode.instants(batch.column(columns.timestamp_column)),
+                        encode.instants(batch.column(columns.created_timestamp_column))
+                        if columns.created_timestamp_column
+                        else None,
+                    )
+                )
+                self.rows[view.name] += batch.num_rows
+
+    def _latest(self, task: MaterializationTask, columns: ColumnInfo) -> Iterator[pa.RecordBatch]:
+        """Yield the latest row of each entity in the time range, both ends included, under the names of the view."""
+        dataset = open_source(task.feature_view.batch_source, self.repo_config.repo_path)
+        times = quoted(columns.ts_col)
+        kind = dataset.schema.field(columns.ts_col).type
+        order = [times, *([quoted(columns.created_ts_col)] if columns.created_ts_col else [])]
+        wanted = dict.fromkeys((*columns.join_keys, *columns.feature_cols, columns.ts_col, columns.created_ts_col))
+        mapping = columns.field_mapping or {}
+        with engine() as connection:
+            picked = [f"{quoted(name)} AS {quoted(mapping.get(name, name))}" for name in wanted if name]
+            connection.execute(
+                f"SELECT {', '.join(picked)} "
+                f"FROM {relation(connection, 'source', dataset)} "
+                f"WHERE {times} BETWEEN {instant(task.start_time, kind)} AND {instant(task.end_time, kind)} "
+                f"QUALIFY row_number() OVER (PARTITION BY {', '.join(map(quoted, columns.join_keys))} "
+                f"ORDER BY {', '.join(f'{column} DESC NULLS LAST' for column in order)}) = 1"
+            )
+            size = self.repo_config.materialization_config.online_write_batch_size or BATCH
+            yield from connection.to_arrow_reader(size)
+
+
+class _Counted:
+    """An online store that counts the rows it is given."""
+
+    def __init__(self, store: Any, rows: dict[str, int]) -> None:
+        self._store, self._rows = store, rows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def online_write_batch(self, config: Any, table: Any, data: list, progress: Any) -> None:
+        self._store.online_write_batch(config, table, data, progress)
+        self._rows[table.name] += len(data)
