@@ -9,6 +9,12 @@ if __name__ != "penstock.components":
 if os.environ.get("_KFP_RUNTIME", "false") != "true":
     from penstock.components.evaluation.component import evaluate
     from penstock.components.explanation.component import explain, model_card
+    from penstock.components.features.component import (
+        check_serving,
+        compute_features,
+        retrieve_features,
+        sync_features,
+    )
     from penstock.components.ingestion.component import ingest
     from penstock.components.monitoring.component import detect_drift, monitor_performance
     from penstock.components.notification.component import notify
@@ -18,6 +24,8 @@ if os.environ.get("_KFP_RUNTIME", "false") != "true":
     from penstock.components.validation.component import validate
 
 __all__ = [
+    "check_serving",
+    "compute_features",
     "detect_drift",
     "evaluate",
     "explain",
@@ -27,6 +35,8 @@ __all__ = [
     "notify",
     "predict_batch",
     "register",
+    "retrieve_features",
+    "sync_features",
     "train",
     "validate",
 ]

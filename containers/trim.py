@@ -21,6 +21,7 @@ UNUSED = {
     "alembic": ["testing"],
     "botocore/data": ["*"],
     "databricks": ["sdk"],  # MLflow imports it for registries on Databricks
+    "feast": ["embedded_go", "templates", "ui"],  # of its command and its servers
     "fontTools": ["**/*.so"],  # each is beside the Python that it was compiled from
     "kfp": ["*"],
     "matplotlib": ["backends/web_backend", "sphinxext", "testing"],
@@ -33,6 +34,8 @@ UNUSED = {
     "sqlalchemy": ["testing", "**/*.so"],  # as of fontTools
     "xgboost": ["testing"],
 }
+# What one package needs of another's.
+ASKED_FOR = {"feast": {"pyarrow": ["*_s3*"]}}  # it imports Arrow's S3, whatever the store
 # What components need of it: KFP's executor; S3, and ways to log in there.
 KEPT = {
     "kfp": {"__init__.py", "dsl", "version.py"},
@@ -46,7 +49,12 @@ KEPT = {
 def main() -> int:
     before = size(SITE)
     for folder, patterns in UNUSED.items():
-        for path in [found for pattern in patterns for found in (SITE / folder).glob(pattern)]:
+        asked_for = [
+            name for package, needs in ASKED_FOR.items() if (SITE / package).is_dir() for name in needs.get(folder, ())
+        ]
+        for path in [
+            found for pattern in patterns if pattern not in asked_for for found in (SITE / folder).glob(pattern)
+        ]:
             if path.name not in KEPT.get(folder, ()):
                 remove(path)
     for path in [*SITE.rglob("*")]:

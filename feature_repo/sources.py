@@ -1,18 +1,26 @@
-"""Where features come from: rows that `compute_features` makes and `sync_features` adds here."""
+"""Where features come from: rows that `compute_features` makes and `sync_features` adds here.
 
-from feast import FileSource, RequestSource
+FEATURES_FOLDER names the folder of the files, FEATURES_TABLE a table in BigQuery to be read in their place.
+"""
+
+import os
+
+from feast import BigQuerySource, Field, FileSource, RequestSource
 from feast.data_format import ParquetFormat
-from feast.field import Field
 from feast.types import UnixTimestamp
 
-zone_activity = FileSource(
-    name="zone_activity",
-    path="data/zone_activity",
-    file_format=ParquetFormat(),
-    timestamp_field="event_timestamp",
-    created_timestamp_column="created",
-    description="Hourly rows of a zone: trips of the 1, 6 and 24 hours before event_timestamp.",
-)
+COLUMNS = {
+    "name": "zone_activity",
+    "timestamp_field": "event_timestamp",
+    "created_timestamp_column": "created",
+    "description": "Hourly rows of a zone: trips of the 1, 6 and 24 hours before event_timestamp.",
+}
+
+if table := os.environ.get("FEATURES_TABLE"):
+    zone_activity = BigQuerySource(table=table, **COLUMNS)
+else:
+    folder = os.environ.get("FEATURES_FOLDER", "data")
+    zone_activity = FileSource(path=f"{folder}/zone_activity", file_format=ParquetFormat(), **COLUMNS)
 
 trip_request = RequestSource(
     name="trip_request",

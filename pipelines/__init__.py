@@ -3,6 +3,7 @@
 if __name__ != "penstock.pipelines":
     raise ImportError(f"this package is penstock.pipelines, not {__name__}: run `make setup`, then import it so")
 
+from penstock.pipelines.feature_sync import feature_sync
 from penstock.pipelines.tabular_training import tabular_training
 
-__all__ = ["tabular_training"]
+__all__ = ["feature_sync", "tabular_training"]

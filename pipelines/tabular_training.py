@@ -4,7 +4,7 @@ from typing import Any, Dict, List
 
 from kfp import dsl
 
-from penstock.components import evaluate, ingest, register, train, validate
+from penstock.components import evaluate, ingest, register, retrieve_features, train, validate
 
 # Is the tip above 20 % of the fare? Only card payments (payment_type 1) record their tips.
 TIPS = """\
@@ -38,12 +38,18 @@ def tabular_training(
     gate: List[str] = ["auc >= 0.55", "auc >= champion - 0.01"],
     model_name: str = "taxi-tips",
     registry: str = "",
+    feature_repo: str = "",
+    feature_service: str = "big_tip",
+    feature_config: str = "feature_store.yaml",
+    feature_time: str = "pickup_datetime",
     spec_sha256: str = "",
     git_commit: str = "",
 ) -> None:
     """Train a tabular model on files, and register it if it is good enough.
 
-    The defaults predict big tips from made-up taxi trips; with your own source, give query and target too.
+    The defaults predict big tips from made-up taxi trips; with your own source, give query and target too. With a
+    feature repository, a second model learns from features of the store as well, as they were known at each row's time;
+    both are measured on the same rows, and it is the second that is registered if it is good enough.
 
     Args:
         source: Path, glob or URI of the files; see ingest.
@@ -65,6 +71,10 @@ def tabular_training(
         gate: Conditions for registration; see evaluate.
         model_name: Name in the registry.
         registry: URI of the MLflow registry.
+        feature_repo: Feature repository, synced by feature_sync before; see retrieve_features. Empty: no features.
+        feature_service: Feature service whose features are joined to the rows.
+        feature_config: File of the feature repository that configures the store.
+        feature_time: Column of the query's result that says at which time features have to be known.
         spec_sha256: SHA-256 of this spec; filled in at submission.
         git_commit: Commit of the pipeline's source; filled in at submission.
     """
@@ -97,16 +107,63 @@ def tabular_training(
         registry=registry,
         seed=seed,
     )
-    with dsl.If(evaluated.outputs["blessed"] == True, name="blessed"):
+    registered = {
+        "model_name": model_name,
+        "registry": registry,
+        "run_id": dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+        "spec_sha256": spec_sha256,
+        "git_commit": git_commit,
+    }
+    with (
+        dsl.If(feature_repo == "", name="without-features"),
+        dsl.If(evaluated.outputs["blessed"] == True, name="blessed"),
+    ):
         register(
             model=trained.outputs["model"],
             metrics=evaluated.outputs["metrics"],
             schema=validated.outputs["schema"],
-            model_name=model_name,
-            registry=registry,
             expected_version=evaluated.outputs["champion_version"],
             reason=evaluated.outputs["reason"],
-            run_id=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
-            spec_sha256=spec_sha256,
-            git_commit=git_commit,
+            **registered,
         )
+    with dsl.Else(name="with-features"):
+        store = {
+            "repo": feature_repo,
+            "service": feature_service,
+            "timestamp": feature_time,
+            "config": feature_config,
+        }
+        train_rows = retrieve_features(entities=ingested.outputs["train_set"], **store)
+        train_rows.set_display_name("features of train_set")
+        eval_rows = retrieve_features(entities=ingested.outputs["eval_set"], **store)
+        eval_rows.set_display_name("features of eval_set")
+        validated_too = validate(dataset=train_rows.outputs["dataset"], on_anomaly=on_anomaly)
+        trained_too = train(
+            train_set=train_rows.outputs["dataset"],
+            eval_set=eval_rows.outputs["dataset"],
+            target=target,
+            exclude=exclude,
+            framework=framework,
+            hyperparameters=hyperparameters,
+            seed=seed,
+        ).after(validated_too)
+        trained_too.set_display_name("train with features")
+        evaluated_too = evaluate(
+            model=trained_too.outputs["model"],
+            eval_set=eval_rows.outputs["dataset"],
+            slices=slices,
+            gate=gate,
+            model_name=model_name,
+            registry=registry,
+            seed=seed,
+        )
+        evaluated_too.set_display_name("evaluate with features")
+        with dsl.If(evaluated_too.outputs["blessed"] == True, name="blessed-with-features"):
+            register(
+                model=trained_too.outputs["model"],
+                metrics=evaluated_too.outputs["metrics"],
+                schema=validated_too.outputs["schema"],
+                expected_version=evaluated_too.outputs["champion_version"],
+                reason=evaluated_too.outputs["reason"],
+                **registered,
+            ).after(evaluated)

@@ -100,8 +100,13 @@ def _by_feast(
 
 
 def _frame(rows: pa.Table, timestamp: str) -> pd.DataFrame:
-    """Return rows as Feast takes them, which finds the time of a row by the name of its column."""
-    return rows.rename_columns({timestamp: EVENT_TIMESTAMP}).to_pandas()
+    """Return rows as Feast takes them, which finds the time of a row by the name of its column.
+
+    The column keeps its own name as well, by which an on-demand view may request it.
+    """
+    if timestamp != EVENT_TIMESTAMP:
+        rows = rows.append_column(EVENT_TIMESTAMP, rows.column(timestamp))
+    return rows.to_pandas()
 
 
 def _check_times(entities: pads.Dataset, timestamp: str) -> None:
