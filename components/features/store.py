@@ -98,7 +98,7 @@ class OpenStore:
         line = re.sub(r"(?<=://)[^/@\s]*@", "", " ".join(str(text).split()))
         for name, value in self._secrets.items():
             line = line.replace(value, f"${{{name}}}")
-        return line[:600]
+        return line[:600]  # what a library says may be a page
 
     def refuse(self, argument: str, problem: str, remedy: str) -> UserError:
         """Return the error of one argument."""
@@ -325,7 +325,10 @@ def _variables(text: str, config: str, component: str) -> dict[str, str]:
             f"{config} names variables that are not set: {listed(missing)}",
             "Set them where this step runs; secrets reach it so, and no other way",
         )
-    return {name: os.environ[name] for name in names if len(os.environ[name]) > 3}
+    # A short value that is no secret by its name, such as a port, stands in messages for other reasons, too.
+    secret = re.compile("PASS|SECRET|TOKEN|KEY", re.IGNORECASE)
+    values = {name: os.environ[name] for name in names}
+    return {name: value for name, value in values.items() if len(value) > 7 or (value and secret.search(name))}
 
 
 def _parsed(folder: Path, found: OpenStore) -> RepoContents:

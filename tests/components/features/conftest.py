@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -129,7 +130,7 @@ def running(command: Sequence[object], port: int, log: Path, **settings: object)
             time.sleep(0.05)
         yield
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # PostgreSQL would wait for its clients after SIGTERM
         process.wait(20)
 
 
@@ -175,5 +176,6 @@ def postgres_server(tmp_path_factory) -> Iterator[dict[str, str]]:
             "POSTGRES_PORT": str(port),
             "POSTGRES_DATABASE": "postgres",
             "POSTGRES_USER": "feast",
+            "POSTGRES_SSLMODE": "disable",
             "POSTGRES_PASSWORD": "hidden-postgres-password",
         }
