@@ -21,7 +21,7 @@ UNUSED = {
     "alembic": ["testing"],
     "botocore/data": ["*"],
     "databricks": ["sdk"],  # MLflow imports it for registries on Databricks
-    "feast": ["embedded_go", "templates", "ui"],  # of its command and its servers
+    "feast": ["templates", "ui"],  # of its command and its servers
     "fontTools": ["**/*.so"],  # each is beside the Python that it was compiled from
     "kfp": ["*"],
     "matplotlib": ["backends/web_backend", "sphinxext", "testing"],
