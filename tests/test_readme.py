@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,10 +27,11 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder such as the examples suppose: some trips, the compiled specs, the pipeline of one's own."""
+    """A folder such as the examples suppose: trips, compiled specs, a pipeline of one's own, the feature repository."""
     path = tmp_path_factory.mktemp("readme")
     [mine] = examples("python")
     (path / "mine.py").write_text(mine)
+    shutil.copytree(ROOT / "feature_repo", path / "feature_repo", ignore=shutil.ignore_patterns("data", "__pycache__"))
     for command in ("penstock sample taxi --rows 2000 --output trips", "penstock compile --all --output compiled"):
         run(path, command)
     return path
