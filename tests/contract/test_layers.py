@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[2]
 STDLIB = sys.stdlib_module_names
 DATA = {
     "aiohttp", "alembic", "azure", "duckdb", "dulwich", "feast", "fsspec", "google", "keras", "lightgbm",
-    "markupsafe", "matplotlib", "mlflow", "numpy", "pandas", "polars", "prometheus_client", "pyarrow", "requests",
-    "scipy", "shap", "sklearn", "skops", "sqlalchemy", "tensorflow", "tensorflow_metadata", "xgboost", "yaml",
+    "markupsafe", "matplotlib", "mlflow", "numpy", "pandas", "polars", "prometheus_client", "psycopg", "pyarrow",
+    "requests", "scipy", "shap", "sklearn", "skops", "sqlalchemy", "tensorflow", "tensorflow_metadata", "xgboost",
+    "yaml",
 }  # fmt: skip
 
 

@@ -33,12 +33,13 @@ def test_what_reads_or_writes_the_store_is_never_reused_and_what_computes_is():
         spec = yaml.safe_load((ROOT / "tests" / "golden" / f"{name}.yaml").read_text())
         dags = [spec["root"], *spec["components"].values()]
         tasks = {task: body for dag in dags for task, body in dag.get("dag", {}).get("tasks", {}).items()}
-        cached = {task: body["cachingOptions"].get("enableCache", False) for task, body in tasks.items()}
+        cached = {task: body.get("cachingOptions", {}).get("enableCache", False) for task, body in tasks.items()}
         assert not any(cached[task] for task in cached if task.startswith(("sync-features", "retrieve-features")))
         assert cached.get("compute-features", True)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_second_sync_changes_nothing_and_training_measures_with_and_without_features(tmp_path):
     folder = checkout(tmp_path)
     first = run(folder, "feature_sync", "sample://taxi?rows=3000")["sync-features"]["outputs"]["parameters"]
@@ -60,6 +61,7 @@ def test_a_second_sync_changes_nothing_and_training_measures_with_and_without_fe
 
 
 @pytest.mark.corpus
+@pytest.mark.timeout(900)
 def test_the_real_months_go_the_same_way(tmp_path, taxi_months):
     folder, source = checkout(tmp_path), f"{taxi_months}/*.csv"
     synced = run(folder, "feature_sync", source)["sync-features"]["outputs"]["parameters"]

@@ -1,6 +1,8 @@
 """The taxi example's own configurations, against servers that really run."""
 
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,6 +121,18 @@ def test_every_configuration_of_the_example_is_what_feast_takes(config, monkeypa
     except FeastModuleImportError as error:
         pytest.skip(f"feast[gcp] is not installed: {error}")
     assert found == STORES[config]
+
+
+@pytest.mark.slow
+def test_feast_s_own_command_plans_and_applies_the_example_as_it_is(taxi_repo):
+    def feast(command: str) -> str:
+        program = Path(sys.executable).with_name("feast")
+        return subprocess.run([program, command], cwd=taxi_repo, capture_output=True, text=True, check=True).stdout
+
+    assert "Created feature view" in feast("plan")
+    assert not (taxi_repo / "data" / "online.db").exists()
+    assert "Created feature service" in feast("apply")
+    assert "No changes to registry" in feast("plan")
 
 
 def test_the_example_reads_a_table_of_bigquery_or_another_folder_where_variables_say_so(taxi_repo, monkeypatch):
