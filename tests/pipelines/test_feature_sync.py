@@ -14,11 +14,11 @@ PENSTOCK = Path(sys.executable).with_name("penstock")
 
 
 def run(folder: Path, pipeline: str, source: str, *more: str) -> dict[str, dict]:
-    """Return the tasks of a run by name."""
+    """Return the tasks of a run by what the spec calls them."""
     command = [PENSTOCK, "run", pipeline, "--json", "-p", f"source={source}", *more]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return {task["name"]: task for task in json.loads(done.stdout)["tasks"]}
+    return {task["path"].rpartition(".")[2]: task for task in json.loads(done.stdout)["tasks"]}
 
 
 def checkout(folder: Path) -> Path:

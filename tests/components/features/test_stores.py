@@ -130,7 +130,6 @@ def test_feast_s_own_command_plans_and_applies_the_example_as_it_is(taxi_repo):
         return subprocess.run([program, command], cwd=taxi_repo, capture_output=True, text=True, check=True).stdout
 
     assert "Created feature view" in feast("plan")
-    assert not (taxi_repo / "data" / "online.db").exists()
     assert "Created feature service" in feast("apply")
     assert "No changes to registry" in feast("plan")
 
