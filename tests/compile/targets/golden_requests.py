@@ -97,6 +97,10 @@ def _requests(stand_in: Any) -> Iterator[dict[str, Any]]:
             body["pipelineSpec"] = "…"
         if "hash_sha256" in body.get("properties", {}).get("properties", {}):  # of the programs, too, which change
             body["properties"]["properties"]["hash_sha256"] = "…"
+        if described := body.get("properties", {}).get("properties"):  # azure-ai-ml tells of the repository around it
+            body["properties"]["properties"] = {
+                name: value for name, value in described.items() if ".git." not in name and "git.dirty" not in name
+            }
         yield {"request": f"{request.method} {request.path}", "query": dict(request.query), "body": body}
 
 
