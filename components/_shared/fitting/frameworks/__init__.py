@@ -45,6 +45,9 @@ class Job:
         eval: Rows to watch; None where there are none.
         hyperparameters: Checked; by the framework's own names.
         early_stopping_rounds: 0: never.
+        report: Called after each round with its number, from 1, and the losses on `eval` by name; what it raises ends
+            the fit. By frameworks whose row says `reports`.
+        kept: Where a framework keeps its own form of the rows for the next job on the same ones; see keep().
     """
 
     task: str
@@ -57,6 +60,8 @@ class Job:
     max_rounds: int
     early_stopping_rounds: int
     seed: int
+    report: Callable[[int, Mapping[str, float]], None] | None = None
+    kept: dict[str, tuple[Any, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ class Framework:
         max_categories: Categories that a feature may have, given the settled hyperparameters; None: any number.
         fit: Fits a model.
         refusals: Exceptions by which the framework refuses a value.
+        reports: Whether a fit calls Job.report, given the settled hyperparameters.
     """
 
     distributions: tuple[tuple[str, ...], ...]
@@ -118,6 +124,7 @@ class Framework:
     max_categories: Callable[[dict[str, Any]], int | None]
     fit: Callable[[Job], Learned]
     refusals: tuple[type[Exception], ...]
+    reports: Callable[[dict[str, Any]], bool] = lambda given: False
 
 
 def framework(name: str) -> Framework:
@@ -137,6 +144,20 @@ def framework(name: str) -> Framework:
             "train", "framework", f"{name} needs {error.name}, which is not installed", "pip install penstock[tabular]"
         ) from None
     return row
+
+
+def keep(job: Job, name: str, key: Any, make: Callable[[], Any]) -> Any:
+    """Return what `make` returns, or what it returned for the job before this one if `key` was the same.
+
+    Args:
+        key: All that it depends on beside the job's rows.
+    """
+    if job.kept is None:
+        return make()
+    if name not in job.kept or job.kept[name][0] != key:
+        job.kept.pop(name, None)  # two at once would hold twice the memory
+        job.kept[name] = (key, make())
+    return job.kept[name][1]
 
 
 def choose(hyperparameter: str, value: object, options: tuple[str, ...], task: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightgbm
@@ -14,6 +14,7 @@ from penstock.components._shared.fitting.frameworks import (
     Learned,
     Rows,
     choose,
+    keep,
     loss_name,
     metric_names,
 )
@@ -143,21 +144,24 @@ def fit(job: Job) -> Learned:
     }
     if job.task == "multiclass":
         parameters["num_class"] = job.classes
-    train = _dataset(job, job.train, parameters, None)
+    train, *others = keep(job, "datasets", _binning(parameters), lambda: _datasets(job, parameters))
     asked = metric_names("metric", job.hyperparameters.get("metric"))
     # LightGBM passes over the names of metrics that it does not know.
     if asked and len(lightgbm.Booster(parameters, train).eval_train()) < len(asked):
         raise lightgbm.basic.LightGBMError(f"metric {asked} names an unknown one")
-    watched, names = [train], ["train"]
-    if job.eval is not None:
-        watched.append(_dataset(job, job.eval, parameters, train))
-        names.append("eval")
     history: dict[str, dict[str, list[float]]] = {}
     callbacks = [lightgbm.record_evaluation(history)]
     if job.early_stopping_rounds:
         callbacks.append(lightgbm.early_stopping(job.early_stopping_rounds, first_metric_only=True, verbose=False))
+    if job.report and job.eval is not None:
+        callbacks.append(_reporting(job.report))
     booster = lightgbm.train(
-        parameters, train, job.max_rounds, valid_sets=watched, valid_names=names, callbacks=callbacks
+        parameters,
+        train,
+        job.max_rounds,
+        valid_sets=[train, *others],
+        valid_names=["train", "eval"][: 1 + len(others)],
+        callbacks=callbacks,
     )
     rounds = booster.best_iteration if job.early_stopping_rounds else booster.current_iteration()
     return Learned(
@@ -169,6 +173,29 @@ def fit(job: Job) -> Learned:
         },
         save=lambda path: booster.save_model(path, num_iteration=rounds),
     )
+
+
+def _reporting(report: Callable[[int, Mapping[str, float]], None]) -> Callable[[Any], None]:
+    def after(env: Any) -> None:
+        losses = {
+            loss_name(metric): float(value) for rows, metric, value, _ in env.evaluation_result_list if rows == "eval"
+        }
+        report(env.iteration + 1, losses)
+
+    after.order = 5  # type: ignore[attr-defined]  # before early stopping, which ends the callbacks of a round
+    return after
+
+
+def _binning(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the hyperparameters that a dataset of LightGBM depends on; a feature is left out of it where no
+    split of it could leave min_data_in_leaf rows on both sides."""
+    named = lightgbm.Dataset(None, params=dict(parameters)).get_params()
+    return named | {name: parameters.get(name) for name in ("min_data_in_leaf", "device_type")}
+
+
+def _datasets(job: Job, parameters: dict[str, Any]) -> list[lightgbm.Dataset]:
+    train = _dataset(job, job.train, parameters, None)
+    return [train] if job.eval is None else [train, _dataset(job, job.eval, parameters, train)]
 
 
 def _dataset(job: Job, rows: Rows, parameters: dict[str, Any], reference: lightgbm.Dataset | None) -> lightgbm.Dataset:
@@ -203,4 +230,5 @@ FRAMEWORK = Framework(
     max_categories=lambda given: None,
     fit=fit,
     refusals=(lightgbm.basic.LightGBMError, TypeError),
+    reports=lambda given: True,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from penstock.components._shared.fitting.frameworks import (
     Learned,
     Rows,
     choose,
+    keep,
     loss_name,
     metric_names,
 )
@@ -105,11 +106,12 @@ def fit(job: Job) -> Learned:
             parameters[name] = str(tuple(parameters[name]) if name == "monotone_constraints" else parameters[name])
     if job.task == "multiclass":
         parameters["num_class"] = job.classes
-    train = _matrix(job, job.train, None)
-    watched = [(train, "train")]
-    if job.eval is not None:
-        watched.append((_matrix(job, job.eval, train), "eval"))
-    callbacks = []
+    settings = {name: job.hyperparameters.get(name) for name in ("tree_method", "max_bin", "nthread")}
+    matrices = keep(job, "matrices", settings, lambda: _matrices(job))
+    watched = list(zip(matrices, ("train", "eval"), strict=False))
+    callbacks: list[xgboost.callback.TrainingCallback] = []
+    if job.report and job.eval is not None:
+        callbacks.append(_Reporting(job.report))
     if job.early_stopping_rounds:
         callbacks.append(
             xgboost.callback.EarlyStopping(rounds=job.early_stopping_rounds, data_name="eval", save_best=True)
@@ -117,7 +119,7 @@ def fit(job: Job) -> Learned:
     history: dict[str, dict[str, list[float]]] = {}
     booster = xgboost.train(
         parameters,
-        train,
+        matrices[0],
         job.max_rounds,
         evals=watched,
         evals_result=history,
@@ -134,6 +136,21 @@ def fit(job: Job) -> Learned:
         },
         save=lambda path: booster.save_model(path),
     )
+
+
+class _Reporting(xgboost.callback.TrainingCallback):
+    def __init__(self, report: Callable[[int, Mapping[str, float]], None]) -> None:
+        super().__init__()
+        self._report = report
+
+    def after_iteration(self, model: Any, epoch: int, evals_log: Mapping[str, Mapping[str, list[float]]]) -> bool:
+        self._report(epoch + 1, {loss_name(name): float(values[-1]) for name, values in evals_log["eval"].items()})
+        return False
+
+
+def _matrices(job: Job) -> list[xgboost.DMatrix]:
+    train = _matrix(job, job.train, None)
+    return [train] if job.eval is None else [train, _matrix(job, job.eval, train)]
 
 
 def _matrix(job: Job, rows: Rows, reference: xgboost.DMatrix | None) -> xgboost.DMatrix:
@@ -172,4 +189,5 @@ FRAMEWORK = Framework(
     max_categories=lambda given: None,
     fit=fit,
     refusals=(xgboost.core.XGBoostError,),
+    reports=lambda given: True,
 )
