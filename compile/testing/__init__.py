@@ -7,6 +7,7 @@ from penstock.testing.azureml import AzureMLStandIn, JobState, JobStates, Rehear
 from penstock.testing.component import Artifact, ComponentFailed, Outputs, run_component
 from penstock.testing.conversions import assert_same_run, run_azureml_job
 from penstock.testing.faults import ALWAYS, Fault
+from penstock.testing.katib import KatibStandIn
 from penstock.testing.kubeflow import KubeflowStandIn
 from penstock.testing.runs import Engine, Script
 from penstock.testing.server import Answer, ApiError, Request, Route, StandIn
@@ -23,6 +24,7 @@ __all__ = [
     "Fault",
     "JobState",
     "JobStates",
+    "KatibStandIn",
     "KubeflowStandIn",
     "Outputs",
     "Rehearsal",

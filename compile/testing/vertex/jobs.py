@@ -14,6 +14,7 @@ from penstock.testing.times import now
 from penstock.testing.vertex.models import Endpoints, Models
 from penstock.testing.vertex.resources import ROOT, Collection, Operations, check_display_name, check_labels, name_of
 from penstock.testing.vertex.storage import Storage
+from penstock.testing.vertex.tuning import Trial, check_study, named, trials_of
 
 # Kinds of jobs, with what each of them needs.
 _KINDS = {
@@ -29,6 +30,9 @@ class Jobs:
 
     Args:
         script: Returns how the state of jobs that begin now goes.
+
+    Attributes:
+        trial: Stands for the container of a tuning job's trial: is given its arguments, and returns its metrics.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Jobs:
         self._models = models
         self._endpoints = endpoints
         self._storage = storage
+        self.trial: Trial | None = None
         self._kept = {noun: Collection(noun) for noun in _KINDS}
         self._steps: dict[str, Steps] = {}
 
@@ -92,6 +97,9 @@ class Jobs:
         check_labels(body.get("labels", {}))
         if noun == "customJobs" and not body["jobSpec"].get("workerPoolSpecs"):
             raise ApiError(400, "job_spec.worker_pool_specs: at least one is required.")
+        if noun == "hyperparameterTuningJobs":
+            body = {**body, "studySpec": named(body["studySpec"])}
+            check_study(body["studySpec"])
         if noun == "batchPredictionJobs" and "model" in body and "/publishers/" not in body["model"]:
             self._models.get(body["model"])
         created = now()
@@ -118,6 +126,8 @@ class Jobs:
             job["endTime"] = now()
         if state is State.FAILED:
             job["error"] = {"code": 3, "message": steps.script.error or "the job failed, as the script says"}
+        if state is State.SUCCEEDED and "studySpec" in job:
+            job["trials"] = trials_of(job, self.trial)
         if state is State.SUCCEEDED and "inputConfig" in job:
             self._predict(job)
         return job

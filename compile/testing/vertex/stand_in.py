@@ -39,6 +39,7 @@ class VertexStandIn(StandIn):
         operations: `operations.polls` is how often a client has to ask before a long-running operation is done.
         storage: The buckets.
         endpoints: `endpoints.predict` is a function that stands for the models.
+        jobs: `jobs.trial` is a function that stands for the container of a tuning job's trial.
         job_script: How the state of custom jobs, batch predictions and tuning jobs goes, whose containers are not run.
     """
 
