@@ -21,6 +21,7 @@ if os.environ.get("_KFP_RUNTIME", "false") != "true":
     from penstock.components.prediction.component import predict_batch
     from penstock.components.registry.component import register
     from penstock.components.training.component import train
+    from penstock.components.tuning.component import pick, suggest, tune
     from penstock.components.validation.component import validate
 
 __all__ = [
@@ -33,10 +34,13 @@ __all__ = [
     "model_card",
     "monitor_performance",
     "notify",
+    "pick",
     "predict_batch",
     "register",
     "retrieve_features",
     "sync_features",
+    "suggest",
     "train",
+    "tune",
     "validate",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 USER_ERROR_EXIT_CODE = 65  # EX_DATAERR of sysexits.h; a bug of ours exits with 1 and a traceback
@@ -24,6 +26,15 @@ class UserError(Exception):
     def __str__(self) -> str:
         line = f"{self.component}: {self.argument}: {self.problem.rstrip('.')}. {self.remedy.rstrip('.')}."
         return " ".join(line.split())
+
+
+@contextmanager
+def on_behalf_of(component: str, argument: str = "") -> Iterator[None]:
+    """Let errors of a block be those of the component, and the argument, that a user knows, whoever shares the code."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(component, argument or error.argument, error.problem, error.remedy) from error.__cause__
 
 
 def _print_one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

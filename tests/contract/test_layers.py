@@ -9,10 +9,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STDLIB = sys.stdlib_module_names
 DATA = {
-    "aiohttp", "alembic", "azure", "duckdb", "dulwich", "feast", "fsspec", "google", "keras", "lightgbm",
-    "markupsafe", "matplotlib", "mlflow", "numpy", "pandas", "polars", "prometheus_client", "psycopg", "pyarrow",
-    "requests", "scipy", "shap", "sklearn", "skops", "sqlalchemy", "tensorflow", "tensorflow_metadata", "xgboost",
-    "yaml",
+    "aiohttp", "alembic", "azure", "duckdb", "dulwich", "feast", "fsspec", "google", "jinja2", "keras", "kubernetes",
+    "lightgbm", "markupsafe", "matplotlib", "mlflow", "numpy", "optuna", "pandas", "polars", "prometheus_client",
+    "psycopg", "pyarrow", "requests", "scipy", "shap", "sklearn", "skops", "sqlalchemy", "tensorflow",
+    "tensorflow_metadata", "urllib3", "xgboost", "yaml",
 }  # fmt: skip
 
 

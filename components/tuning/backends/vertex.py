@@ -1,0 +1,225 @@
+"""Trials as one HyperparameterTuningJob of Vertex AI, which proposes them by its own Bayesian search."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+from google.api_core.exceptions import GoogleAPICallError, RetryError
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import aiplatform, aiplatform_v1
+from google.cloud.aiplatform import initializer, utils
+
+from penstock.components._shared.fitting.prepare import Prepared
+from penstock.components.tuning.remote import (
+    DONE,
+    FAILED,
+    GONE,
+    LABEL,
+    METRIC,
+    WAITING,
+    Failure,
+    Job,
+    Tried,
+    drive,
+    told,
+)
+from penstock.components.tuning.search import COMPLETE, Backend, Search, Trial
+from penstock.components.tuning.search import FAILED as FAILED_TRIAL
+from penstock.components.tuning.space import Parameter
+from penstock.components.tuning.trial import job_text
+
+SAMPLERS = {"auto": "ALGORITHM_UNSPECIFIED", "random": "RANDOM_SEARCH", "grid": "GRID_SEARCH"}
+MOST_VALUES = 1000  # of a discrete parameter
+OPTIONS = {
+    "project": "Project of the job. Without it: the environment's.",
+    "location": "Region of the job. Without it: the environment's.",
+    "staging_bucket": "gs:// folder for what trials write.",
+    "image": "Image of the trials, by digest. Without it: this step's own, PENSTOCK_IMAGE.",
+    "machine_type": "Machine of a trial; n1-standard-4 without it.",
+    "service_account": "Account that trials run as.",
+    "network": "Network that trials are peered with.",
+}
+STATES = {
+    "JOB_STATE_SUCCEEDED": DONE,
+    "JOB_STATE_PARTIALLY_SUCCEEDED": DONE,
+    "JOB_STATE_FAILED": FAILED,
+    "JOB_STATE_EXPIRED": FAILED,
+    "JOB_STATE_CANCELLED": GONE,
+    "JOB_STATE_CANCELLING": GONE,
+}
+
+
+def cannot(search: Search) -> list[str]:
+    """Return what Vertex AI cannot be told."""
+    found = []
+    if len(search.objectives) > 1:
+        found.append("several objectives")
+    for parameter in search.space.parameters:
+        values = parameter.grid() if parameter.step else ()
+        if values is None or len(values) > MOST_VALUES:
+            found.append(f"{parameter.name}: more than {MOST_VALUES:,} steps")
+        if search.sampler == "grid" and parameter.type == "float" and not parameter.step:
+            found.append(f"{parameter.name}: a grid over a float without a step")
+    for name, uri in (("train_set", search.train_uri), ("eval_set", search.eval_uri)):
+        if not uri.startswith("gs://"):
+            found.append(f"{name} at {uri or 'no URI'}: its machines read gs://")
+    if not search.options.get("image", os.environ.get("PENSTOCK_IMAGE")):
+        found.append("trials without the option image")
+    if not search.options.get("staging_bucket"):
+        found.append("a search without the option staging_bucket")
+    if not search.run_id:
+        found.append("a search without a run_id, by which a restarted step knows its job")
+    return found
+
+
+def parameter_specs(search: Search) -> list[dict[str, Any]]:
+    """Return the space as Vertex AI takes it: parameters with those that depend on them inside."""
+
+    def spec(parameter: Parameter) -> dict[str, Any]:
+        made = {"parameter_id": parameter.name, **_values(parameter)}
+        inner = []
+        for child in search.space.parameters:
+            if child.parent == parameter.name:
+                key, values = _condition(parameter, child)
+                inner.append({key: {"values": values}, "parameter_spec": spec(child)})
+        return made | ({"conditional_parameter_specs": inner} if inner else {})
+
+    return [spec(parameter) for parameter in search.space.parameters if not parameter.parent]
+
+
+def _values(parameter: Parameter) -> dict[str, Any]:
+    if parameter.type == "categorical":
+        return {"categorical_value_spec": {"values": [str(choice) for choice in parameter.choices]}}
+    if parameter.step and not (parameter.type == "int" and parameter.step == 1):
+        return {"discrete_value_spec": {"values": [float(value) for value in parameter.grid() or ()]}}  # type: ignore[arg-type]
+    scale = "UNIT_LOG_SCALE" if parameter.log else "UNIT_LINEAR_SCALE"
+    kind = "integer_value_spec" if parameter.type == "int" else "double_value_spec"
+    return {kind: {"min_value": parameter.low, "max_value": parameter.high}, "scale_type": scale}
+
+
+def _condition(parent: Parameter, child: Parameter) -> tuple[str, list[Any]]:
+    if parent.type == "categorical":
+        return "parent_categorical_values", [str(value) for value in child.values]
+    if "discrete_value_spec" in _values(parent):
+        return "parent_discrete_values", [float(value) for value in child.values]  # type: ignore[arg-type]
+    return "parent_int_values", [int(value) for value in child.values]  # type: ignore[arg-type]
+
+
+class Vertex:
+    """Vertex AI, for one search."""
+
+    name = "Vertex AI"
+
+    def __init__(self, search: Search) -> None:
+        options = search.options
+        if options.get("project") or options.get("location"):
+            aiplatform.init(
+                **{name: str(options[name]) for name in ("project", "location") if options.get(name)},
+            )
+        self._search = search
+        self._client = initializer.global_config.create_client(client_class=utils.JobClientWithOverride)
+        self._parent = initializer.global_config.common_location_path()
+
+    def jobs(self, label: str, seconds: float) -> Sequence[Job]:
+        request = {"parent": self._parent, "filter": f'labels.{LABEL}="{label}"'}
+        found = list(self._client.list_hyperparameter_tuning_jobs(request=request, timeout=seconds, retry=None))
+        return [_job(each) for each in sorted(found, key=lambda each: (each.create_time, each.name))]
+
+    def create(self, label: str, attempt: int, seconds: float) -> str:
+        message = aiplatform_v1.HyperparameterTuningJob(self.message(label))
+        created = self._client.create_hyperparameter_tuning_job(
+            parent=self._parent, hyperparameter_tuning_job=message, timeout=seconds
+        )
+        return str(created.name)
+
+    def job(self, name: str, seconds: float) -> Job:
+        return _job(self._client.get_hyperparameter_tuning_job(name=name, timeout=seconds, retry=None))
+
+    def cancel(self, name: str, seconds: float) -> None:
+        try:
+            self._client.cancel_hyperparameter_tuning_job(name=name, timeout=seconds, retry=None)
+        except GoogleAPICallError as error:
+            if error.code != 400:  # it is over
+                raise
+
+    def trials(self, name: str, seconds: float) -> Sequence[Tried]:
+        job = self._client.get_hyperparameter_tuning_job(name=name, timeout=seconds, retry=None)
+        states = aiplatform_v1.Trial.State
+        over = {states.SUCCEEDED: COMPLETE, states.INFEASIBLE: FAILED_TRIAL}
+        return [
+            Tried(
+                state=over[trial.state],
+                parameters={each.parameter_id: each.value for each in trial.parameters},
+                metrics={each.metric_id: float(each.value) for each in trial.final_measurement.metrics},
+                error=trial.infeasible_reason or ("it is infeasible" if trial.state == states.INFEASIBLE else ""),
+            )
+            for trial in job.trials
+            if trial.state in over
+        ]
+
+    def failure(self, error: Exception) -> Failure | None:
+        if isinstance(error, GoogleAPICallError):
+            headers = getattr(error.response, "headers", None) or {}
+            after = str(headers.get("Retry-After", ""))
+            reason = " ".join(str(error.message).split())[:300]
+            return Failure(reason, error.code, float(after) if after.isdigit() else 0.0)
+        if isinstance(error, requests.RequestException | RetryError | ConnectionError | TimeoutError):
+            return Failure("it does not answer")
+        if isinstance(error, GoogleAuthError):
+            return Failure(f"no credentials ({error})", 401)
+        return None
+
+    def message(self, label: str) -> dict[str, Any]:
+        """Return the job, as the API takes it."""
+        search, options = self._search, self._search.options
+        container = {
+            "image_uri": str(options.get("image") or os.environ["PENSTOCK_IMAGE"]),
+            "command": ["python3", "-m", "penstock.components.tuning.trial"],
+            "args": ["--job", job_text(search, "hypertune")],
+            "env": [{"name": "_KFP_RUNTIME", "value": "true"}],
+        }
+        machine = str(options.get("machine_type", "n1-standard-4"))
+        pool = {"machine_spec": {"machine_type": machine}, "replica_count": 1, "container_spec": container}
+        job_spec: dict[str, Any] = {
+            "worker_pool_specs": [pool],
+            "base_output_directory": {"output_uri_prefix": f"{str(options['staging_bucket']).rstrip('/')}/{label}"},
+            "scheduling": {"timeout": {"seconds": int(search.max_seconds)}},
+        }
+        job_spec |= {name: str(options[name]) for name in ("service_account", "network") if options.get(name)}
+        return {
+            "display_name": f"penstock-tune-{label[:12]}",
+            "labels": {LABEL: label},
+            "study_spec": {
+                "metrics": [{"metric_id": METRIC, "goal": search.objectives[0].direction.upper()}],
+                "parameters": parameter_specs(search),
+                "algorithm": SAMPLERS[search.sampler],
+            },
+            "max_trial_count": search.max_trials,
+            "parallel_trial_count": min(search.parallel_trials, search.max_trials),
+            # Trials that fail are told; they do not end the search.
+            "max_failed_trial_count": search.max_trials,
+            "trial_job_spec": job_spec,
+        }
+
+
+def run(search: Search, prepared: Prepared, folder: Path) -> list[Trial]:
+    """Return the trials of the job."""
+    return told(search, drive(Vertex(search), search, prepared))
+
+
+def _job(message: Any) -> Job:
+    return Job(message.name, STATES.get(message.state.name, WAITING), str(message.error.message))
+
+
+BACKEND = Backend(
+    samplers=tuple(SAMPLERS),
+    pruners=("auto", "none"),
+    options=OPTIONS,
+    cannot=cannot,
+    run=run,
+    remote=True,
+)

@@ -1,0 +1,84 @@
+"""A worker process of the local backend: reads trials from its input, one JSON object a line, and answers in kind.
+
+    {"hyperparameters": {…}}     a trial to run; answered by any number of
+    {"round": 8, "losses": {…}}  for which it waits to be told {"stop": false}, or true to prune; and at last by one of
+    {"metrics": {…}}   {"pruned": {…}}   {"error": "…"}
+
+The rows are those of a folder of shared_rows, named by the one argument, with job.json beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from penstock.components._shared.errors import UserError
+from penstock.components._shared.fitting.frameworks import Job, framework
+from penstock.components.tuning.attempt import attempt
+from penstock.components.tuning.shared_rows import FILES, read_rows
+
+
+class Pruned(Exception):
+    """The search has given a trial up."""
+
+
+def main(folder: Path) -> None:
+    """Answer trials until there are none left."""
+    # Libraries print; the answers have a channel of their own.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    told: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    row = framework(told["framework"])
+    about: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in told["job"].items()
+    }
+    job = Job(
+        **about,
+        train=read_rows(folder / FILES["train"]),
+        eval=read_rows(folder / FILES["eval"]),
+        hyperparameters={},
+        kept={},
+    )
+    every: int = told["report_every"]
+
+    def say(**answer: Any) -> None:
+        print(json.dumps(answer), file=answers, flush=True)
+
+    def report(number: int, losses: Mapping[str, float]) -> None:
+        if every and number % every == 0:
+            say(round=number, losses=losses)
+            if json.loads(sys.stdin.readline())["stop"]:
+                raise Pruned({"rounds": float(number), **{f"eval_{name}": value for name, value in losses.items()}})
+
+    for line in sys.stdin:
+        try:
+            given = json.loads(line)["hyperparameters"]
+            metrics = attempt(row, told["framework"], job, told["columns"], given, report if every else None)
+        except Pruned as pruned:
+            say(pruned=pruned.args[0])
+        except UserError as error:
+            say(error=f"{error.argument}: {error.problem}")
+        except Exception as error:
+            traceback.print_exc()
+            say(error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+        else:
+            say(metrics=metrics)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process soon after the one that started it was killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
