@@ -77,7 +77,7 @@ def tuned_training(
         max_seconds: Seconds of searching at most.
         parallel_trials: Trials at a time; one at a time repeats.
         study: Path of the study's file, to go on from after a kill.
-        tracking: URI of an MLflow tracking server or SQLite file to log the trials to.
+        tracking: URI of an MLflow tracking server or SQLite file to log the trials and the training to.
         options: The backend's own options.
         seed: Of everything random.
         slices: Columns to evaluate by value.
@@ -126,6 +126,7 @@ def tuned_training(
         framework=framework,
         hyperparameters=tuned.outputs["hyperparameters"],
         seed=seed,
+        tracking=tracking,
     )
     evaluated = evaluate(
         model=trained.outputs["model"],

@@ -25,6 +25,7 @@ def train(
     max_rounds: int = 500,
     early_stopping_rounds: int = 20,
     seed: int = 0,
+    tracking: str = "",
 ) -> NamedTuple("Trained", [("task", str), ("rounds", int)]):
     """Fit a tabular model, stopped early on the evaluation set.
 
@@ -45,6 +46,7 @@ def train(
         max_rounds: Boosting rounds at most.
         early_stopping_rounds: Stop when the loss on eval_set has not improved for so many rounds; 0: never.
         seed: Of everything random; the same seed and data give the same model.
+        tracking: URI of an MLflow tracking server or SQLite file to log the training to. Empty: none.
 
     Returns:
         task: The task that was learned.
@@ -67,6 +69,7 @@ def train(
         max_rounds=max_rounds,
         early_stopping_rounds=early_stopping_rounds,
         seed=seed,
+        tracking=tracking,
     )
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)

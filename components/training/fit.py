@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.components._shared.fitting.prepare import Settings, learn, prepare, write
+from penstock.components._shared.fitting.frameworks import Learned
+from penstock.components._shared.fitting.prepare import Prepared, Settings, learn, prepare, write
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def fit(
     max_rounds: int = 500,
     early_stopping_rounds: int = 20,
     seed: int = 0,
+    tracking: str = "",
 ) -> Fitted:
     """Return what was learned, its model folder written to `model`.
 
@@ -59,6 +61,7 @@ def fit(
         max_rounds: Boosting rounds at most, 1 or more.
         early_stopping_rounds: Rounds without a better loss on eval_set after which to stop; 0: never.
         seed: Of everything random, 0 to 2^31 - 1.
+        tracking: URI of an MLflow tracking server or SQLite file to log the training to; empty: none.
 
     Raises:
         UserError: Something that was given is wrong; nothing is left at `model`.
@@ -75,7 +78,36 @@ def fit(
         early_stopping_rounds=early_stopping_rounds,
         seed=seed,
     )
+    tracker = _tracker(tracking)
     prepared = prepare(train_set, eval_set, settings, hyperparameters or {})
     learned = learn(prepared.row, framework, prepared.job)
     write(model, prepared, learned)
+    if tracker is not None:
+        tracker.log(_run(prepared, learned))
     return Fitted(prepared.target.task, learned.rounds, learned.metrics)
+
+
+def _tracker(uri: str) -> Any:
+    """Return MLflow tracking, asked before the fit whether it is there; None where there is to be none."""
+    if not uri:
+        return None
+    from penstock.components._shared.mlflow_tracking import Tracker  # a second to import
+
+    return Tracker(uri, "train")
+
+
+def _run(prepared: Prepared, learned: Learned) -> Any:
+    from penstock.components._shared.mlflow_tracking import Logged
+
+    settings = prepared.settings
+    about = {
+        "framework": settings.framework,
+        "task": prepared.target.task,
+        "target": settings.target,
+        "seed": settings.seed,
+        "max_rounds": settings.max_rounds,
+        "early_stopping_rounds": prepared.job.early_stopping_rounds,
+    }
+    tags = {f"{name}_fingerprint": str(prepared.lineage[f"{name}_fingerprint"]) for name in ("train", "eval")}
+    metrics = {**learned.metrics, "rounds": float(learned.rounds)}
+    return Logged("train", {**about, **prepared.settled}, metrics, tags)

@@ -55,7 +55,7 @@ def write_report(
     complete = [trial for trial in trials if trial.state == COMPLETE]
     page.heading("History")
     for objective, name in zip(search.objectives, names, strict=True):
-        page.figure(_history(trials, objective, name), f"{name} by trial; the line is the best so far")
+        page.figure(_history(trials, objective, name), f"{name} by trial; what lies beyond is drawn at the edge")
     if len(names) > 1:
         page.heading("Trade-off")
         page.figure(_front(complete, front, names), "Filled: no other trial is better in every objective")
@@ -82,18 +82,23 @@ def write_report(
 def _history(trials: Sequence[Trial], objective: Objective, name: str) -> Figure:
     figure = new_figure(7, 3)
     axes = figure.add_subplot()
+    complete = [trial for trial in trials if trial.state == COMPLETE]
+    values = [trial.metrics[name] for trial in complete]
+    # A few fits that went wrong would flatten all the rest.
+    shares = [0, 0.95] if objective.direction == "minimize" else [0.05, 1]
+    low, high = np.quantile(values, shares)
+    margin = (high - low) * 0.1 or abs(high) * 0.1 or 1
+    low, high = low - margin, high + margin
+    axes.set_ylim(low, high)
     for state, color, marker in ((COMPLETE, COLORS[0], "o"), (PRUNED, COLORS[3], "x")):
         shown = [trial for trial in trials if trial.state == state and name in trial.metrics]
         if shown:
-            numbers, values = [trial.number for trial in shown], [trial.metrics[name] for trial in shown]
-            axes.scatter(numbers, values, s=18, color=color, marker=marker, label=state)
-    complete = [trial for trial in trials if trial.state == COMPLETE]
+            heights = np.clip([trial.metrics[name] for trial in shown], low, high)
+            numbers = [trial.number for trial in shown]
+            axes.scatter(numbers, heights, s=18, color=color, marker=marker, label=state, clip_on=False, zorder=3)
     running = np.minimum if objective.direction == "minimize" else np.maximum
-    numbers, values = [trial.number for trial in complete], [trial.metrics[name] for trial in complete]
-    axes.step(numbers, running.accumulate(values), where="post", color=COLORS[1], label="best so far")
-    low, high = np.quantile(values, [0, 0.95]) if objective.direction == "minimize" else np.quantile(values, [0.05, 1])
-    margin = (high - low) * 0.1 or abs(high) * 0.1 or 1
-    axes.set_ylim(low - margin, high + margin)  # a few failures to converge would flatten all the rest
+    best = running.accumulate(values)
+    axes.step([trial.number for trial in complete], best, where="post", color=COLORS[1], label="best so far")
     axes.set_xlabel("trial")
     axes.set_ylabel(name)
     axes.legend(frameon=False, fontsize=8)

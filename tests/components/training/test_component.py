@@ -25,6 +25,21 @@ def test_the_component_logs_metrics_and_returns_task_and_rounds(train_set, eval_
     assert load_model(tmp_path / "model", "test", "model").target == "double"
 
 
+def test_a_training_is_logged_to_mlflow(train_set, eval_set, registry, tmp_path):
+    from mlflow import MlflowClient
+
+    fitted = fit(
+        train_set, eval_set, tmp_path / "model", target="double", exclude=["late", "shade"], max_rounds=5,
+        hyperparameters={"max_depth": 2}, tracking=registry,
+    )  # fmt: skip
+    client = MlflowClient(tracking_uri=registry)
+    (run,) = client.search_runs([client.get_experiment_by_name("penstock").experiment_id])
+    assert run.info.run_name == "train"
+    assert run.data.metrics == {**fitted.metrics, "rounds": 5.0}
+    assert run.data.params["max_depth"] == "2"
+    assert run.data.tags["train_fingerprint"]
+
+
 @pytest.mark.corpus
 @pytest.mark.parametrize("framework", ["lightgbm", "sklearn", "xgboost"])
 def test_real_trips_are_told_apart(framework, taxi_months, make_dataset, tmp_path):
