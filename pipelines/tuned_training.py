@@ -4,7 +4,7 @@ from typing import Any, Dict, List
 
 from kfp import dsl
 
-from penstock.components import evaluate, ingest, register, train, tune, validate
+from penstock.components import evaluate, explain, ingest, model_card, register, train, tune, validate
 from penstock.pipelines.tabular_training import TIPS
 
 SPACE = {
@@ -46,11 +46,12 @@ def tuned_training(
     slices: List[str] = ["weekday"],
     gate: List[str] = ["auc >= 0.55", "auc >= champion - 0.01"],
     model_name: str = "taxi-tips",
+    intended_uses: List[str] = [],
     registry: str = "",
     spec_sha256: str = "",
     git_commit: str = "",
 ) -> None:
-    """Search hyperparameters, train with the best ones, and register the model if it is good enough.
+    """Search hyperparameters, train, explain and describe the best model, and register it if it is good enough.
 
     The defaults predict big tips from made-up taxi trips; with your own source, give query and target too.
 
@@ -82,7 +83,8 @@ def tuned_training(
         seed: Of everything random.
         slices: Columns to evaluate by value.
         gate: Conditions for registration; see evaluate.
-        model_name: Name in the registry.
+        model_name: Name in the registry and on the model card.
+        intended_uses: What the model is meant for, for its card.
         registry: URI of the MLflow registry.
         spec_sha256: SHA-256 of this spec; filled in at submission.
         git_commit: Commit of the pipeline's source; filled in at submission.
@@ -136,6 +138,21 @@ def tuned_training(
         model_name=model_name,
         registry=registry,
         seed=seed,
+    )
+    explained = explain(
+        model=trained.outputs["model"],
+        dataset=ingested.outputs["eval_set"],
+        background=ingested.outputs["train_set"],
+        slices=slices,
+        seed=seed,
+    )
+    model_card(
+        model=trained.outputs["model"],
+        evaluation=evaluated.outputs["evaluation"],
+        statistics=validated.outputs["statistics"],
+        explanation=explained.outputs["explanation"],
+        name=model_name,
+        intended_uses=intended_uses,
     )
     with dsl.If(evaluated.outputs["blessed"] == True, name="blessed"):
         register(
