@@ -64,7 +64,7 @@ def tabular_training(
         on_anomaly: "fail" to stop at anomalies, "report" to go on.
         target: Column to predict.
         exclude: Columns not to learn from.
-        framework: "xgboost", "lightgbm" or "sklearn".
+        framework: "xgboost", "lightgbm", "sklearn" or "keras"; see train.
         hyperparameters: The framework's own hyperparameters.
         seed: Of everything random.
         slices: Columns to evaluate by value.

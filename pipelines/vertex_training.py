@@ -100,7 +100,7 @@ def vertex_training(
         schema_uri: URI of a schema.pbtxt to hold the training data to. Empty: inferred.
         target: Column to predict.
         exclude: Columns not to learn from.
-        framework: "xgboost", "lightgbm" or "sklearn".
+        framework: "xgboost", "lightgbm", "sklearn" or "keras"; see train.
         hyperparameters: The framework's own hyperparameters.
         seed: Of everything random.
         slices: Columns to evaluate by value.

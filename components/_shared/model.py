@@ -27,10 +27,14 @@ KIND = "penstock.model/1"
 # What MLflow and Python put beside a model when they load it from its folder; never read here.
 LEFT_BY_OTHERS = ("__pycache__", "registered_model_meta")
 
+# Frameworks that not every image has, and the one that has them.
+IMAGES = {"keras": "tensorflow"}
+
 _KNOWN = re.compile(
     rf"MLmodel|{re.escape(DESCRIPTION)}|conda\.yaml|python_env\.yaml|requirements\.txt"
     r"|input_example\.json|serving_input_example\.json|code/penstock_tabular_[0-9a-f]{8}\.py"
-    r"|model\.(ubj|txt|skops)"
+    r"|model\.(ubj|txt|skops|keras)"
+    r"|saved_model/(saved_model\.pb|fingerprint\.pb|variables/variables\.(index|data-00000-of-00001))"
 )
 
 
@@ -108,8 +112,16 @@ def load_model(path: str | os.PathLike[str], component: str, argument: str) -> T
         )
     try:
         predictor = Predictor(Path(path))
-    except ModuleNotFoundError:
-        raise
+    except ModuleNotFoundError as error:
+        framework, extra = manifest["framework"], IMAGES.get(manifest["framework"], "")
+        if not extra or (error.name or "").startswith("penstock"):
+            raise
+        raise UserError(
+            component,
+            argument,
+            f"{path} is a model of {framework}, which needs {error.name}, and that is not installed here",
+            f"Run it in the image penstock/{extra}, or serving-{extra} to serve, or pip install 'penstock[{extra}]'",
+        ) from None
     except Exception as error:  # a decoder that meets foreign bytes may raise anything
         raise UserError(
             component, argument, f"{path} cannot be read ({error})", "Train the model again with this version"

@@ -10,13 +10,17 @@ features.json of the folder says what a model is:
                   {"name": "zone", "kind": "category", "categories": ["132", "48"], "optional": true}, …]}
 
 A model reads one matrix of float64 with a column per feature: numbers as they are, booleans as 0 and 1, categories as
-their place in the list. Missing values, and categories that are not in the list, are NaN.
+their place in the list. Missing values, and categories that are not in the list, are NaN. A feature of the kind "text",
+which only Keras has, is the number of the bin, of as many as its "bins" says, that TensorFlow hashes the text into.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,22 @@ SKLEARN_TYPES = (
     "sklearn.tree._tree.Tree",
     "sklearn.utils.validation.check_array",
 )
+
+# Of Keras: the layer that reads the matrix, the key of texts' hashes, and the only classes that a model holds.
+ENCODED = "encoded"
+HASH_KEY = (0x70656E73, 0x746F636B)
+KERAS_CLASSES = {
+    "keras": {"DTypePolicy"},
+    "keras.initializers": {"GlorotUniform", "RandomUniform", "Zeros"},
+    "keras.layers": {
+        "Activation", "CategoryEncoding", "Concatenate", "Dense", "Dropout", "Embedding", "Flatten", "Hashing",
+        "InputLayer", "Normalization", "Rescaling", "StringLookup",
+    },
+    "keras.regularizers": {"L2"},
+    "keras.src.models.functional": {"Functional"},
+    "keras.src.ops.core": {"Cast"},
+    "keras.src.ops.numpy": {"Add", "Isnan", "Subtract", "Take", "Where"},
+}  # fmt: skip
 
 Model = Callable[[np.ndarray], np.ndarray]
 
@@ -125,7 +145,27 @@ def _category(column: pd.Series, feature: Mapping[str, Any]) -> np.ndarray:
     return codes
 
 
-ENCODINGS = {"number": _number, "boolean": _boolean, "category": _category}
+def _text(column: pd.Series, feature: Mapping[str, Any]) -> np.ndarray:
+    if column.isna().all():
+        return np.full(len(column), np.nan)
+    kind = pd.api.types.infer_dtype(column.cat.categories if column.dtype == "category" else column)
+    if kind != "string":
+        raise ValueError(f"holds {kind} values where the model learned text")
+    codes, texts = pd.factorize(column)
+    bins = np.append(hashed(list(texts), feature["bins"]), np.nan)  # of a missing one, the code is -1
+    return bins[codes]
+
+
+def hashed(texts: Sequence[str], bins: int) -> np.ndarray:
+    """Return the bin of each text, float64; of an empty one NaN, for it is missing."""
+    import tensorflow
+
+    found = tensorflow.strings.to_hash_bucket_strong(list(texts), bins, key=list(HASH_KEY)).numpy().astype(np.float64)
+    found[[not text for text in texts]] = np.nan
+    return found
+
+
+ENCODINGS = {"number": _number, "boolean": _boolean, "category": _category, "text": _text}
 
 
 def _xgboost(folder: Path) -> Model:
@@ -150,7 +190,48 @@ def _sklearn(folder: Path) -> Model:
     return estimator.predict_proba if hasattr(estimator, "predict_proba") else estimator.predict
 
 
-MODELS = {"xgboost": _xgboost, "lightgbm": _lightgbm, "sklearn": _sklearn}
+def _keras(folder: Path) -> Model:
+    # Read when TensorFlow is imported: it logs what is no user's business, and sums as it does in training.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import keras
+    import tensorflow
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with zipfile.ZipFile(folder / "model.keras") as archive:
+        strange = [name for name in _classes(json.loads(archive.read("config.json"))) if name not in _KNOWN_CLASSES]
+    if strange:
+        raise ValueError(f"model.keras holds {strange[0]}, no part of a model that train writes")
+    encoded = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True).get_layer(ENCODED)
+
+    @tensorflow.function(input_signature=[tensorflow.TensorSpec((None, encoded.input.shape[1]), tensorflow.float64)])
+    def predicted(matrix: Any) -> Any:
+        found = encoded(matrix, training=False)
+        return found[:, 0] if found.shape[1] == 1 else found
+
+    def predict(matrix: np.ndarray) -> np.ndarray:
+        # What lies between the layers is many times as large as the rows.
+        parts = [predicted(matrix[first : first + _AT_ONCE]).numpy() for first in range(0, len(matrix), _AT_ONCE)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    return predict
+
+
+def _classes(config: Any) -> Iterator[str]:
+    """Yield the classes that a Keras configuration makes objects of."""
+    if isinstance(config, Mapping):
+        if "class_name" in config and config["class_name"] != "__keras_tensor__":
+            yield f"{config.get('module')}.{config['class_name']}"
+        config = list(config.values())
+    for item in config if isinstance(config, list) else ():
+        yield from _classes(item)
+
+
+_KNOWN_CLASSES = {f"{module}.{name}" for module, names in KERAS_CLASSES.items() for name in names}
+_AT_ONCE = 65_536
+
+MODELS = {"keras": _keras, "xgboost": _xgboost, "lightgbm": _lightgbm, "sklearn": _sklearn}
 
 
 def label_text(label: Any) -> str:

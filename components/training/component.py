@@ -26,6 +26,7 @@ def train(
     early_stopping_rounds: int = 20,
     seed: int = 0,
     tracking: str = "",
+    checkpoint: str = "",
 ) -> NamedTuple("Trained", [("task", str), ("rounds", int)]):
     """Fit a tabular model, stopped early on the evaluation set.
 
@@ -35,7 +36,7 @@ def train(
         model: MLflow model folder: signature, input example, native weights. Nothing in it is pickled.
         metrics: The framework's loss on both sets at the chosen round.
         target: Column to predict.
-        framework: "xgboost", "lightgbm" or "sklearn".
+        framework: "xgboost", "lightgbm", "sklearn" or "keras", which runs in the image "tensorflow".
         task: "binary", "multiclass", "regression", or "auto" to go by the target's type and values.
         features: Columns to learn from. Empty: all but the target, the weight and `exclude`.
         exclude: Columns not to learn from.
@@ -43,10 +44,12 @@ def train(
         class_weights: Weight by class label for classification; {"balanced": 1} weighs each class by the inverse of
             its share. Labels not named weigh 1.
         hyperparameters: The framework's own hyperparameters by name; unknown names are refused.
-        max_rounds: Boosting rounds at most.
+        max_rounds: Boosting rounds, or epochs, at most.
         early_stopping_rounds: Stop when the loss on eval_set has not improved for so many rounds; 0: never.
         seed: Of everything random; the same seed and data give the same model.
         tracking: URI of an MLflow tracking server or SQLite file to log the training to. Empty: none.
+        checkpoint: Folder, a path or URI, where a fit of "keras" writes down how far it is after every round, to go on
+            from there if it is killed. Empty: nowhere.
 
     Returns:
         task: The task that was learned.
@@ -70,6 +73,7 @@ def train(
         early_stopping_rounds=early_stopping_rounds,
         seed=seed,
         tracking=tracking,
+        checkpoint=checkpoint,
     )
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)

@@ -43,6 +43,7 @@ def fit(
     early_stopping_rounds: int = 20,
     seed: int = 0,
     tracking: str = "",
+    checkpoint: str = "",
 ) -> Fitted:
     """Return what was learned, its model folder written to `model`.
 
@@ -62,6 +63,8 @@ def fit(
         early_stopping_rounds: Rounds without a better loss on eval_set after which to stop; 0: never.
         seed: Of everything random, 0 to 2^31 - 1.
         tracking: URI of an MLflow tracking server or SQLite file to log the training to; empty: none.
+        checkpoint: Folder, a path or a URI, of a file that is written after every round, from which the same fit goes
+            on if it is killed; empty: none.
 
     Raises:
         UserError: Something that was given is wrong; nothing is left at `model`.
@@ -77,6 +80,7 @@ def fit(
         max_rounds=max_rounds,
         early_stopping_rounds=early_stopping_rounds,
         seed=seed,
+        checkpoint=checkpoint,
     )
     tracker = _tracker(tracking)
     prepared = prepare(train_set, eval_set, settings, hyperparameters or {})

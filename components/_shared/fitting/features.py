@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from penstock.components._shared.errors import UserError
+from penstock.components._shared.fitting.survey import Column
 from penstock.components._shared.tabular import encode
 
 MAX_CATEGORIES = 1000
@@ -22,10 +22,11 @@ class Feature:
     """A column to learn from.
 
     Attributes:
-        kind: "number", "boolean" or "category".
+        kind: "number", "boolean" or "category"; "text" where texts are hashed into bins.
         optional: Whether values are missing in the data, so that they may be missing later.
         whole: Whether it holds integers.
         categories: Texts in sorted order; of a category only.
+        bins: Of a text only.
     """
 
     name: str
@@ -33,11 +34,13 @@ class Feature:
     optional: bool
     whole: bool = False
     categories: tuple[str, ...] = ()
+    bins: int = 0
 
     def description(self) -> dict[str, Any]:
         """Return its entry of features.json."""
         entry: dict[str, Any] = {"name": self.name, "kind": self.kind, "optional": self.optional}
-        return entry | ({"categories": list(self.categories)} if self.kind == "category" else {})
+        entry |= {"categories": list(self.categories)} if self.kind == "category" else {}
+        return entry | ({"bins": self.bins} if self.kind == "text" else {})
 
 
 def choose_columns(
@@ -69,20 +72,26 @@ def choose_columns(
 
 
 def learn_features(
-    train: pa.Table, evaluation: pa.Table, names: Sequence[str], max_categories: int | None
+    train: Mapping[str, Column],
+    evaluation: Mapping[str, Column],
+    names: Sequence[str],
+    max_categories: int | None,
+    hash_bins: int = 0,
 ) -> tuple[Feature, ...]:
     """Return how each column is read; categories are those of the training rows.
 
     Args:
+        train: What is known of the training rows, columns of text counted.
         max_categories: Keep only so many categories, the most frequent; the others are read as missing.
+        hash_bins: Bins to hash identifiers into; 0: they are refused.
 
     Raises:
         UserError: A column is of a type that is not learned from, holds infinite values, or is an identifier.
     """
-    kinds = {name: _kind(train.schema.field(name).type) for name in names}
+    kinds = {name: _kind(train[name].type) for name in names}
     refused = [name for name in names if not kinds[name]]
     if refused:
-        types = ", ".join(f"{name!r} ({train.schema.field(name).type})" for name in refused)
+        types = ", ".join(f"{name!r} ({train[name].type})" for name in refused)
         raise UserError(
             "train",
             "features",
@@ -90,16 +99,16 @@ def learn_features(
             f"Derive numbers or text from them in ingest's query, such as hour(x), or add to exclude: {refused}",
         )
     for name in names:
-        other = evaluation.schema.field(name).type
+        other = evaluation[name].type
         if _kind(other) != kinds[name]:
             raise UserError(
                 "train",
                 "eval_set",
-                f"column {name!r} is {other}, but {train.schema.field(name).type} in train_set",
+                f"column {name!r} is {other}, but {train[name].type} in train_set",
                 "Ingest both sets in one step",
             )
-    for argument, table in (("train_set", train), ("eval_set", evaluation)):
-        infinite = [name for name in names if _infinite(table[name])]
+    for argument, columns in (("train_set", train), ("eval_set", evaluation)):
+        infinite = [name for name in names if columns[name].infinite]
         if infinite:
             raise UserError(
                 "train",
@@ -108,22 +117,25 @@ def learn_features(
                 "Make them null, or filter the rows, in ingest's query",
             )
     categories = {name: _categories(train[name]) for name in names if kinds[name] == "category"}
-    identifiers = [name for name, texts in categories.items() if is_identifier(len(texts), train.num_rows)]
-    if identifiers:
+    identifiers = [name for name, texts in categories.items() if is_identifier(len(texts), train[name].rows)]
+    if hash_bins:
+        kinds |= dict.fromkeys(identifiers, "text")
+    elif identifiers:
         counts = ", ".join(f"{name!r} has {len(categories[name]):,}" for name in identifiers)
         raise UserError(
             "train",
             "features",
-            f"too many distinct texts in {train.num_rows:,} rows to learn from: {counts}",
+            f"too many distinct texts in {train[names[0]].rows:,} rows to learn from: {counts}",
             f"Group the values in ingest's query, or add to exclude: {identifiers}",
         )
     return tuple(
         Feature(
             name=name,
             kind=kinds[name],
-            optional=_has_missing(train[name]) or _has_missing(evaluation[name]),
-            whole=pa.types.is_integer(train.schema.field(name).type),
-            categories=tuple(sorted(categories.get(name, [])[:max_categories])),
+            optional=bool(train[name].missing or evaluation[name].missing),
+            whole=pa.types.is_integer(train[name].type),
+            categories=tuple(sorted(categories[name][:max_categories])) if kinds[name] == "category" else (),
+            bins=hash_bins if kinds[name] == "text" else 0,
         )
         for name in names
     )
@@ -172,20 +184,6 @@ def _kind(kind: pa.DataType) -> str:
     return ""
 
 
-def _categories(column: pa.ChunkedArray) -> list[str]:
+def _categories(column: Column) -> list[str]:
     """Return the texts of a column, the most frequent first."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
-    counts.pop(None, None)
-    return sorted(counts, key=lambda text: (-counts[text], text))
-
-
-def _infinite(column: pa.ChunkedArray) -> bool:
-    return pa.types.is_floating(column.type) and bool(pc.any(pc.is_inf(column)).as_py())
-
-
-def _has_missing(column: pa.ChunkedArray) -> bool:
-    if column.null_count:
-        return True
-    return pa.types.is_floating(column.type) and bool(pc.any(pc.is_nan(column)).as_py())
+    return sorted(column.counts, key=lambda text: (-column.counts[text], text))

@@ -56,12 +56,12 @@ def write_model(
         learned.save(folder / framework.weights)
         loader = _copy_code(folder)
         _write_example(folder, features, example)
-        versions = _versions(framework)
-        _write_environment(folder, versions)
+        installed = versions(framework)
+        _write_environment(folder, installed)
         # Named by what it is: the same model has the same id, on any machine and any day.
         identity = hashlib.sha256((folder / tabular.DESCRIPTION).read_bytes())
         identity.update((folder / framework.weights).read_bytes())
-        facts = {**facts, "versions": {"python": platform.python_version(), **versions}}
+        facts = {**facts, "versions": {"python": platform.python_version(), **installed}}
         name, flavor = framework.flavor()
         mlmodel = {
             "flavors": {
@@ -75,7 +75,7 @@ def write_model(
             },
             "is_signature_from_type_hint": False,
             "metadata": facts,
-            "mlflow_version": versions["mlflow"],
+            "mlflow_version": installed["mlflow"],
             "model_size_bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
             "model_uuid": identity.hexdigest()[:32],
             "saved_input_example_info": {
@@ -118,7 +118,7 @@ def _signature(target: Target, features: Sequence[Feature]) -> dict[str, Any]:
 
 
 def _mlflow_type(feature: Feature) -> str:
-    if feature.kind == "category":
+    if feature.kind in ("category", "text"):
         return "string"
     if feature.kind == "boolean":
         # MLflow's server reads a null as false where a column is boolean; of "any" it keeps its hands off.
@@ -155,13 +155,13 @@ def _write_environment(folder: Path, versions: Mapping[str, str]) -> None:
     (folder / "python_env.yaml").write_text(yaml.safe_dump(virtualenv, sort_keys=False), encoding="utf-8")
 
 
-def _versions(framework: Framework) -> dict[str, str]:
+def versions(framework: Framework) -> dict[str, str]:
     """Return the installed versions of what a server of the model needs, by name on PyPI."""
-    versions = {"mlflow": _installed(("mlflow-skinny", "mlflow"))[1]}
+    found = {"mlflow": _installed(("mlflow-skinny", "mlflow"))[1]}
     for names in (("numpy",), ("pandas",), ("scipy",), *framework.distributions):
         name, number = _installed(names)
-        versions[name] = number
-    return versions
+        found[name] = number
+    return found
 
 
 def _installed(names: Sequence[str]) -> tuple[str, str]:

@@ -6,21 +6,30 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from penstock.components._shared.dataset import Dataset, open_dataset, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.fitting import frameworks
-from penstock.components._shared.fitting.features import Feature, choose_columns, learn_features, matrix, native_names
-from penstock.components._shared.fitting.folder import EXAMPLE_ROWS, write_model
-from penstock.components._shared.fitting.frameworks import Framework, Job, Learned, Rows
+from penstock.components._shared.fitting.checkpoint import checkpoint_of
+from penstock.components._shared.fitting.features import (
+    Feature,
+    choose_columns,
+    is_text,
+    learn_features,
+    matrix,
+    native_names,
+)
+from penstock.components._shared.fitting.folder import EXAMPLE_ROWS, versions, write_model
+from penstock.components._shared.fitting.frameworks import Framework, Job, Learned, Parts, Rows
 from penstock.components._shared.fitting.hyperparameters import by_place, check
-from penstock.components._shared.fitting.target import Target, learn_target
-from penstock.components._shared.fitting.weights import class_factors, combined, row_weights
+from penstock.components._shared.fitting.survey import Column, Tables, survey
+from penstock.components._shared.fitting.target import Target, learn_target, refuse_missing
+from penstock.components._shared.fitting.weights import check_weights, class_factors, combined, row_weights
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Settings:
     max_rounds: int = 500
     early_stopping_rounds: int = 20
     seed: int = 0
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,8 @@ def prepare(
     in_range("seed", settings.seed, 0)
     target, weight_column = settings.target, settings.weight_column
     row = frameworks.framework(settings.framework)
+    if settings.checkpoint and not row.resumes:
+        raise UserError("train", "checkpoint", f"{settings.framework} writes no checkpoints", "Leave it empty")
     train_rows = open_dataset(train_set, "train", "train_set")
     eval_rows = open_dataset(eval_set, "train", "eval_set")
     if not train_rows.rows:
@@ -99,20 +111,23 @@ def prepare(
     )
     needed = [*columns, target, *([weight_column] if weight_column else [])]
     require_columns(eval_rows, needed, "train", "eval_set")
-    train = _read(train_rows, needed)
-    evaluation = _read(eval_rows, needed) if eval_rows.files else train.schema.empty_table()
+    train = Tables(train_rows, needed, row.streams)
+    evaluation = Tables(eval_rows, needed, row.streams)
+    texts = [name for name in columns if is_text(train.schema.field(name).type)]
+    seen = survey(train, train.schema, [*texts, target] if row.streams else texts)
+    eval_seen = survey(evaluation, evaluation.schema or train.schema, [target] if row.streams else [])
 
-    learned_target = learn_target(train[target], target, settings.task)
+    learned_target = learn_target(_told(train, seen[target], target, "target"), target, settings.task, train_rows.rows)
     settled = settle(row, settings.framework, learned_target.task, hyperparameters)
     most = None if all_categories else row.max_categories(settled)
-    learned_features = learn_features(train, evaluation, columns, most)
-    here, there = evaluation.schema.field(target).type, train.schema.field(target).type
+    learned_features = learn_features(seen, eval_seen, columns, most, row.hash_bins(settled))
+    here, there = eval_seen[target].type, seen[target].type
     if here != there:
         raise UserError(
             "train", "eval_set", f"{target!r} is {here}, but {there} in train_set", "Ingest both sets in one step"
         )
     stop = settings.early_stopping_rounds if row.rounds(settled) else 0
-    if stop and not evaluation.num_rows:
+    if stop and not eval_rows.rows:
         raise UserError(
             "train",
             "eval_set",
@@ -120,27 +135,45 @@ def prepare(
             "Set early_stopping_rounds to 0, or split some off in ingest",
         )
 
-    labels = learned_target.labels(train[target], "train_set")
-    factors = class_factors(settings.class_weights or {}, learned_target, labels)
-    weights = combined(row_weights(train, weight_column, "train_set"), factors, labels)
-    watched = None
-    if evaluation.num_rows:
-        eval_labels = learned_target.labels(evaluation[target], "eval_set")
-        eval_weights = combined(row_weights(evaluation, weight_column, "eval_set"), factors, eval_labels)
-        watched = Rows(matrix(evaluation, learned_features), eval_labels, eval_weights)
-    job = Job(
+    if row.streams and eval_rows.rows:  # else found when they are read, after the first round
+        learned_target.labels(_told(evaluation, eval_seen[target], target, "eval_set"), "eval_set")
+    check_weights(train, weight_column, "train_set")
+    check_weights(evaluation, weight_column, "eval_set")
+    factors = class_factors(settings.class_weights or {}, learned_target, lambda: _class_counts(train, learned_target))
+
+    def rows_of(tables: Tables, dataset: Dataset, argument: str) -> Rows | Parts:
+        def read(place: int) -> Rows:
+            table = tables[place]
+            labels = learned_target.labels(table[target], argument)
+            weights = combined(row_weights(table, weight_column), factors, labels)
+            return Rows(matrix(table, learned_features), labels, weights)
+
+        return Parts(dataset.rows, len(tables), read) if row.streams else read(0)
+
+    lineage = {
+        "train_fingerprint": train_rows.fingerprint,
+        "train_rows": train_rows.rows,
+        "eval_fingerprint": eval_rows.fingerprint,
+        "eval_rows": eval_rows.rows,
+    }
+    told = {**asdict(settings), "columns": columns, "settled": settled, **lineage, "versions": versions(row)}
+    job: Job = Job(
         task=learned_target.task,
         classes=len(learned_target.classes),
         names=native_names(learned_features),
         categories=tuple(
-            len(feature.categories) if feature.kind == "category" else None for feature in learned_features
+            feature.bins or (len(feature.categories) if feature.kind == "category" else None)
+            for feature in learned_features
         ),
-        train=Rows(matrix(train, learned_features), labels, weights),
-        eval=watched,
+        train=rows_of(train, train_rows, "train_set"),
+        eval=rows_of(evaluation, eval_rows, "eval_set") if eval_rows.rows else None,
         hyperparameters=placed(row, settled, columns),
         max_rounds=settings.max_rounds,
         early_stopping_rounds=stop,
         seed=settings.seed,
+        texts=tuple(feature.categories for feature in learned_features),
+        bins=tuple(feature.bins for feature in learned_features),
+        checkpoint=settings.checkpoint and checkpoint_of(settings.checkpoint, told),
     )
     return Prepared(
         settings=settings,
@@ -150,13 +183,8 @@ def prepare(
         columns=tuple(columns),
         settled=settled,
         job=job,
-        example=train.slice(0, EXAMPLE_ROWS),
-        lineage={
-            "train_fingerprint": train_rows.fingerprint,
-            "train_rows": train_rows.rows,
-            "eval_fingerprint": eval_rows.fingerprint,
-            "eval_rows": eval_rows.rows,
-        },
+        example=train[0].slice(0, EXAMPLE_ROWS),
+        lineage=lineage,
     )
 
 
@@ -195,11 +223,13 @@ def learn(row: Framework, framework: str, job: Job) -> Learned:
             f"the fit diverged: {', '.join(diverged)} is not finite",
             "Lower the learning rate, or rescale the target",
         )
-    return Learned(learned.rounds, metrics, learned.save)
+    return replace(learned, metrics=metrics)
 
 
 def write(model: str | os.PathLike[str], prepared: Prepared, learned: Learned) -> None:
-    """Write the model folder."""
+    """Write the model folder; of several processes that fitted the model together, only one does."""
+    if not learned.writes:
+        return
     settings = prepared.settings
     facts = {
         "framework": settings.framework,
@@ -227,9 +257,18 @@ def in_range(argument: str, value: object, least: int) -> None:
         raise UserError("train", argument, f"{value!r} is not in range", f"Give a whole number from {least} to {most}")
 
 
-def _read(dataset: Dataset, columns: Sequence[str]) -> pa.Table:
-    tables = [pq.ParquetFile(file).read(columns=list(columns)) for file in dataset.files]
-    return pa.concat_tables(tables).select(list(columns))
+def _told(tables: Tables, column: Column, target: str, argument: str) -> pa.ChunkedArray:
+    """Return the labels, or, where they are not all in memory, what is distinct in them."""
+    if not tables.streamed:
+        return tables[0][target]
+    refuse_missing(target, argument, column.missing, column.rows)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    return pa.chunked_array([pa.array(list(column.counts), kind)])
+
+
+def _class_counts(tables: Tables, target: Target) -> np.ndarray:
+    labels = (target.labels(table[target.name], "train_set") for table in tables)
+    return np.sum([np.bincount(places, minlength=len(target.classes)) for places in labels], axis=0)
 
 
 def _first_line(error: Exception) -> str:

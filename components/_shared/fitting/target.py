@@ -51,11 +51,14 @@ class Target:
         return places.cast(pa.int64()).to_numpy()
 
 
-def learn_target(column: pa.ChunkedArray, name: str, task: str) -> Target:
+def learn_target(column: pa.ChunkedArray, name: str, task: str, rows: int | None = None) -> Target:
     """Return the task and classes that the training labels ask for, or check those that were told.
 
     A boolean, and any two distinct values other than fractions, is binary. Text with more values is multiclass; so are
     integers with at most 20 distinct values that occur twice on average. All other numbers are a regression.
+
+    Args:
+        rows: How many rows `column` stands for, where it holds only what is distinct in them.
 
     Raises:
         UserError: A label is missing, all are the same, texts are all distinct, or the told task does not fit.
@@ -68,7 +71,7 @@ def learn_target(column: pa.ChunkedArray, name: str, task: str) -> Target:
         raise _refuse(f"{name!r} is {distinct[0]!r} in every row", "There is nothing to learn; choose another column")
     integral = all(value == int(value) for value in distinct) if pa.types.is_floating(values.type) else True
     if task == "auto":
-        task = _inferred(values, len(distinct), integral)
+        task = _inferred(values.type, len(distinct), rows or len(values), integral)
     if task == "regression":
         if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
             raise _misfit(f"{name!r} is {values.type}, which is no number", "Choose binary or multiclass")
@@ -77,9 +80,10 @@ def learn_target(column: pa.ChunkedArray, name: str, task: str) -> Target:
         raise _misfit(f"{name!r} holds fractions, not labels", "Choose regression")
     if task == "binary" and len(distinct) > 2:
         raise _misfit(f"{name!r} has {len(distinct):,} distinct values, not 2", "Choose multiclass or regression")
-    if (is_text(values.type) and len(distinct) == len(values) > 2) or is_identifier(len(distinct), len(values)):
+    rows = rows or len(values)
+    if (is_text(values.type) and len(distinct) == rows > 2) or is_identifier(len(distinct), rows):
         raise _refuse(
-            f"{name!r} has {len(distinct):,} distinct values in {len(values):,} rows, an identifier and no label",
+            f"{name!r} has {len(distinct):,} distinct values in {rows:,} rows, an identifier and no label",
             "Choose another column",
         )
     if pa.types.is_floating(values.type):
@@ -87,12 +91,12 @@ def learn_target(column: pa.ChunkedArray, name: str, task: str) -> Target:
     return Target(name, task, tuple(distinct))
 
 
-def _inferred(values: pa.ChunkedArray, distinct: int, integral: bool) -> str:
+def _inferred(kind: pa.DataType, distinct: int, rows: int, integral: bool) -> str:
     if distinct == 2 and integral:
         return "binary"
-    if is_text(values.type):
+    if is_text(kind):
         return "multiclass"
-    if pa.types.is_integer(values.type) and distinct <= min(MAX_INTEGER_CLASSES, len(values) / 2):
+    if pa.types.is_integer(kind) and distinct <= min(MAX_INTEGER_CLASSES, rows / 2):
         return "multiclass"
     return "regression"
 
@@ -113,12 +117,17 @@ def _values(column: pa.ChunkedArray, name: str, argument: str) -> pa.ChunkedArra
         missing = pc.sum(pc.fill_null(pc.is_nan(column), True)).as_py() or 0
         if pc.any(pc.is_inf(column)).as_py():
             raise UserError("train", argument, f"{name!r} holds infinite values", "Filter the rows in ingest's query")
-    if missing:
-        rows = "every row" if missing == len(column) else f"{missing:,} of {len(column):,} rows"
-        raise UserError(
-            "train", argument, f"{name!r} is null in {rows}", f"Filter in ingest's query: WHERE {name} IS NOT NULL"
-        )
+    refuse_missing(name, argument, missing, len(column))
     return column
+
+
+def refuse_missing(name: str, argument: str, missing: int, rows: int) -> None:
+    """Refuse a target of which labels are missing."""
+    if missing:
+        told = "every row" if missing == rows else f"{missing:,} of {rows:,} rows"
+        raise UserError(
+            "train", argument, f"{name!r} is null in {told}", f"Filter in ingest's query: WHERE {name} IS NOT NULL"
+        )
 
 
 def _listed(labels: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -16,40 +16,51 @@ from penstock.components._shared.tabular import label_text
 BALANCED = "balanced"
 
 
-def row_weights(table: pa.Table, column: str, argument: str) -> np.ndarray | None:
-    """Return the weights of the rows, float64, or None without a weight column.
+def check_weights(parts: Iterable[pa.Table], column: str, argument: str) -> None:
+    """Refuse weights of rows that are none.
 
     Raises:
         UserError: The column is no number, or a weight is missing, infinite or negative, or all are 0.
     """
-    if not column:
-        return None
-    kind = table.schema.field(column).type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        raise UserError("train", "weight_column", f"{column!r} is {kind}, which is no number", "Choose another column")
-    values = pc.fill_null(table[column].cast(pa.float64()), np.nan).to_numpy()
-    bad = int((~np.isfinite(values) | (values < 0)).sum())
+    rows, bad, any_weight = 0, 0, False
+    for part in parts if column else ():
+        kind = part.schema.field(column).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+            raise UserError(
+                "train", "weight_column", f"{column!r} is {kind}, which is no number", "Choose another column"
+            )
+        values = row_weights(part, column)
+        assert values is not None
+        rows += len(values)
+        bad += int((~np.isfinite(values) | (values < 0)).sum())
+        any_weight = any_weight or bool(values.any())
     if bad:
         raise UserError(
             "train",
             "weight_column",
-            f"{column!r} is null, infinite or negative in {bad:,} of {len(values):,} rows of {argument}",
+            f"{column!r} is null, infinite or negative in {bad:,} of {rows:,} rows of {argument}",
             "Weights are numbers, 0 or more; filter or mend the rows in ingest's query",
         )
-    if len(values) and not values.any():
+    if rows and not any_weight:
         raise UserError(
             "train", "weight_column", f"{column!r} is 0 in every row of {argument}", "Choose another column"
         )
-    return values
 
 
-def class_factors(class_weights: Mapping[str, float], target: Target, labels: np.ndarray) -> np.ndarray | None:
+def row_weights(table: pa.Table, column: str) -> np.ndarray | None:
+    """Return the weights of the rows, float64, or None without a weight column."""
+    return pc.fill_null(table[column].cast(pa.float64()), np.nan).to_numpy() if column else None
+
+
+def class_factors(
+    class_weights: Mapping[str, float], target: Target, counted: Callable[[], np.ndarray]
+) -> np.ndarray | None:
     """Return a factor by class, float64, or None where all classes weigh the same.
 
     "balanced" gives a class of n of N rows the factor N / (number of classes * n), as scikit-learn does.
 
     Args:
-        labels: Places in the target's classes, of the training rows.
+        counted: Returns the number of training rows by class.
 
     Raises:
         UserError: A label is unknown, a weight is not above 0, or the task is a regression.
@@ -66,8 +77,8 @@ def class_factors(class_weights: Mapping[str, float], target: Target, labels: np
     if BALANCED in given and BALANCED not in places:
         if given != {BALANCED: 1}:
             raise _refuse(f"{BALANCED!r} stands for all weights", f'Give {{"{BALANCED}": 1}} and nothing else')
-        counts = np.bincount(labels, minlength=len(places))
-        return len(labels) / (len(places) * counts)
+        counts = counted()
+        return counts.sum() / (len(places) * counts)
     unknown = [label for label in given if label not in places]
     if unknown:
         raise _refuse(f"no row has the label {', '.join(map(repr, unknown))}", f"The labels are {', '.join(places)}")

@@ -17,9 +17,11 @@ import numpy as np
 import yaml
 
 from penstock.components._shared.model import TabularModel
+from penstock.components._shared.tabular import hashed
 from penstock.components.deployment.serving.refusal import SHOWN, Problem, invalid, shown
 
 LARGEST = 2**53 - 1  # of whole numbers that a float64 tells apart
+REMEMBERED = 100_000  # texts whose bins are
 
 
 class _Absent:
@@ -32,6 +34,25 @@ class _Absent:
 ABSENT = _Absent()
 
 
+class Bins(dict[str, float]):
+    """Bins of texts that are hashed, looked up once for texts that come often."""
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self._bins = bins
+
+    def get(self, text: Any, default: Any = None) -> Any:
+        """Return the bin of a text, or the default of an empty one and of none, which are missing."""
+        if not isinstance(text, str):
+            return default
+        found = super().get(text)
+        if found is None:
+            found = float(hashed([text], self._bins)[0])
+            if len(self) < REMEMBERED:
+                self[text] = found
+        return default if np.isnan(found) else found
+
+
 @dataclass(frozen=True)
 class Field:
     """A column of a signature.
@@ -39,13 +60,13 @@ class Field:
     Attributes:
         type: MLflow's name of it: "long", "double", "boolean", "string", or "any", a boolean that may be missing.
         required: Whether each row has to have a value.
-        codes: Place of each category; empty where the column is no category.
+        codes: Place of each category, or bin of any text; empty where the column is no text.
     """
 
     name: str
     type: str
     required: bool
-    codes: Mapping[str, int]
+    codes: Mapping[str, float]
 
     @property
     def kind(self) -> Kind:
@@ -93,7 +114,9 @@ class Signature:
                 name=column["name"],
                 type=types[column["name"]]["type"],
                 required=not column["optional"],
-                codes={text: place for place, text in enumerate(column.get("categories", ()))},
+                codes=Bins(column["bins"])
+                if column["kind"] == "text"
+                else {text: place for place, text in enumerate(column.get("categories", ()))},
             )
             for column in model.columns
         )

@@ -9,13 +9,15 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from penstock.components._shared.errors import UserError
 
-NAMES = ("lightgbm", "sklearn", "xgboost")
+NAMES = ("keras", "lightgbm", "sklearn", "xgboost")
+# Extras that frameworks need, of the names of the environments in containers/ that have them.
+EXTRAS = {"keras": "tensorflow"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,30 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Job:
+class Parts:
+    """Rows that are read part by part, anew each time, so that few of them are in memory.
+
+    Attributes:
+        rows: Of all parts.
+        count: Of parts.
+        read: Returns the rows of a part.
+    """
+
+    rows: int
+    count: int
+    read: Callable[[int], Rows]
+
+    @classmethod
+    def of(cls, rows: Rows) -> Parts:
+        """Return rows in memory as the only part."""
+        return cls(len(rows.labels), 1, lambda place: rows)
+
+
+R = TypeVar("R", Rows, Parts)
+
+
+@dataclass(frozen=True)
+class Job(Generic[R]):
     """One model to fit.
 
     Attributes:
@@ -42,26 +67,33 @@ class Job:
         classes: Number of classes; 0 for a regression.
         names: Names of the features in letters that every framework takes.
         categories: Number of categories by feature; None where it is a number.
+        train: Rows to fit; parts of them where the framework streams.
         eval: Rows to watch; None where there are none.
         hyperparameters: Checked; by the framework's own names.
         early_stopping_rounds: 0: never.
         report: Called after each round with its number, from 1, and the losses on `eval` by name; what it raises ends
             the fit. By frameworks whose row says `reports`.
         kept: Where a framework keeps its own form of the rows for the next job on the same ones; see keep().
+        texts: The categories themselves, by feature.
+        bins: Bins by feature into which texts are hashed, 0 for all others.
+        checkpoint: Path or URI of the file that a fit is taken up from; empty: none.
     """
 
     task: str
     classes: int
     names: tuple[str, ...]
     categories: tuple[int | None, ...]
-    train: Rows
-    eval: Rows | None
+    train: R
+    eval: R | None
     hyperparameters: dict[str, Any]
     max_rounds: int
     early_stopping_rounds: int
     seed: int
     report: Callable[[int, Mapping[str, float]], None] | None = None
     kept: dict[str, tuple[Any, Any]] | None = None
+    texts: tuple[tuple[str, ...], ...] = ()
+    bins: tuple[int, ...] = ()
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,12 +103,14 @@ class Learned:
     Attributes:
         rounds: Rounds of the model, 1 where the framework has none.
         metrics: Losses by train_<name> and eval_<name>, at the chosen round.
-        save: Writes the weights to a file.
+        save: Writes the weights to a file, and beside it what else the framework has of a model.
+        writes: Whether this process is the one to write it, of several that fitted it together.
     """
 
     rounds: int
     metrics: dict[str, float]
     save: Callable[[Path], None]
+    writes: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,6 +146,9 @@ class Framework:
         fit: Fits a model.
         refusals: Exceptions by which the framework refuses a value.
         reports: Whether a fit calls Job.report, given the settled hyperparameters.
+        hash_bins: Bins to hash texts into that are refused otherwise, given the settled hyperparameters; 0: none.
+        streams: Whether it reads rows part by part: those of its jobs are Parts.
+        resumes: Whether it writes checkpoints.
     """
 
     distributions: tuple[tuple[str, ...], ...]
@@ -125,6 +162,9 @@ class Framework:
     fit: Callable[[Job], Learned]
     refusals: tuple[type[Exception], ...]
     reports: Callable[[dict[str, Any]], bool] = lambda given: False
+    hash_bins: Callable[[dict[str, Any]], int] = lambda given: 0
+    streams: bool = False
+    resumes: bool = False
 
 
 def framework(name: str) -> Framework:
@@ -140,8 +180,12 @@ def framework(name: str) -> Framework:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("penstock"):
             raise
+        extra = EXTRAS.get(name, "tabular")
         raise UserError(
-            "train", "framework", f"{name} needs {error.name}, which is not installed", "pip install penstock[tabular]"
+            "train",
+            "framework",
+            f"{name} needs {error.name}, which is not installed",
+            f"Run it in the image penstock/{extra}, or pip install 'penstock[{extra}]'",
         ) from None
     return row
 
