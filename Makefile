@@ -65,7 +65,8 @@ lock: $(READY)  ## Resolve requirements.lock anew from pyproject.toml, and the l
 	    --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
 	    --extra all --group dev pyproject.toml -o requirements.lock
 	@for file in containers/build.in containers/*/requirements.in; do \
-	    $(BIN)/uv pip compile --quiet --config-file containers/uv.toml --no-emit-package penstock \
+	    own="$${file%requirements.in}uv.toml"; [ -f "$$own" ] || own=containers/uv.toml; \
+	    $(BIN)/uv pip compile --quiet --config-file "$$own" --no-emit-package penstock \
 	        --constraint requirements.lock --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	        --only-binary :all: --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
 	        "$$file" -o "$${file%.in}.lock"; done

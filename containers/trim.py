@@ -14,12 +14,14 @@ from py_compile import PycInvalidationMode
 
 SITE = Path(sysconfig.get_path("purelib"))
 TESTS = ("test", "tests")
+API = "_api"  # of TensorFlow: tensorflow.test is a part of it
 TO_COMPILE_AGAINST = {".a", ".c", ".cc", ".cpp", ".h", ".hpp", ".pxd", ".pxi", ".pyi", ".pyx", ".tp"}
 # Patterns by folder: what serves other uses of it.
 UNUSED = {
     "PIL": ["_avif*"],
     "alembic": ["testing"],
     "botocore/data": ["*"],
+    "clang": ["*"],  # TensorFlow asks for it, and imports it nowhere
     "databricks": ["sdk"],  # MLflow imports it for registries on Databricks
     "feast": ["templates", "ui"],  # of its command and its servers
     "fontTools": ["**/*.so"],  # each is beside the Python that it was compiled from
@@ -32,6 +34,7 @@ UNUSED = {
     "pyarrow": ["*flight*", "*_s3*", "*_cpp_tests*", "include", "src"],  # s3fs reads S3
     "scipy": ["**/_test_*.so"],
     "sqlalchemy": ["testing", "**/*.so"],  # as of fontTools
+    "tensorflow": ["include"],  # to compile against
     "xgboost": ["testing"],
 }
 # What one package needs of another's.
@@ -58,7 +61,9 @@ def main() -> int:
             if path.name not in KEPT.get(folder, ()):
                 remove(path)
     for path in [*SITE.rglob("*")]:
-        if (path.is_dir() and path.name in TESTS) or (path.is_file() and path.suffix in TO_COMPILE_AGAINST):
+        if (path.is_dir() and path.name in TESTS and API not in path.parts) or (
+            path.is_file() and path.suffix in TO_COMPILE_AGAINST
+        ):
             remove(path)
     for path in libraries():
         cut_symbols(path)
