@@ -14,9 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from penstock.components.explanation.explainers import MARGIN, PREDICTION, Attributed, Explainer, Makers, Subject
 
@@ -31,6 +29,10 @@ def makers(subject: Subject) -> Makers:
 
 
 def _gradient(subject: Subject) -> Explainer:
+    # Of the images in which components of this stage run, not all have TensorFlow.
+    import keras
+    import tensorflow as tf
+
     model = keras.saving.load_model(subject.folder / "model.keras", compile=False, safe_mode=True).get_layer(ENCODED)
     first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
     # Of a regression the value itself: behind the margin it is scaled, and that is all.
