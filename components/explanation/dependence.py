@@ -89,6 +89,10 @@ def _categories(values: np.ndarray, weights: np.ndarray, column: Mapping[str, An
     return _codes(values, weights, list(column["categories"]))
 
 
+def _texts(values: np.ndarray, weights: np.ndarray, column: Mapping[str, Any]) -> Grid:
+    return _codes(values, weights, [f"bin {number}" for number in range(column["bins"])])
+
+
 def _booleans(values: np.ndarray, weights: np.ndarray, column: Mapping[str, Any]) -> Grid:
     return _codes(values, weights, [False, True])
 
@@ -97,4 +101,5 @@ GRIDS: Mapping[str, Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], Grid]]
     "number": _numbers,
     "category": _categories,
     "boolean": _booleans,
+    "text": _texts,
 }

@@ -154,7 +154,7 @@ def _cloud(found: Mapping[str, Any], points: tuple[np.ndarray, np.ndarray]) -> F
     for line, entry in enumerate(shown):
         feature = names.index(entry["name"])
         values, attributions = points[0][:, feature], points[1][:, 0, feature]
-        colored = ~np.isnan(values) & (entry["kind"] != "category")
+        colored = ~np.isnan(values) & (entry["kind"] not in ("category", "text"))
         heights = line + _spread(attributions)
         axes.scatter(attributions[~colored], heights[~colored], s=5, color="gray", linewidths=0, rasterized=True)
         if colored.any():
@@ -240,6 +240,7 @@ PLOTS: Mapping[str, Callable[[str, Mapping[str, Any], Mapping[str, Any]], Figure
     "number": _curve,
     "category": _levels,
     "boolean": _levels,
+    "text": _levels,
 }
 
 

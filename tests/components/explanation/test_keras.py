@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -93,3 +94,30 @@ def test_attributions_of_a_deep_network_add_up_to_its_margin(network: Any, task:
 def test_rows_are_as_many_as_the_budget_pays_for(network: Any) -> None:
     explainer, _, _ = network("multiclass", hidden=0)
     assert explainer.most_rows == 10**7 // (32 * 32 * 3)
+
+
+def test_model_that_train_has_fitted_is_explained_with_its_hashed_texts(
+    run: Callable[..., Any], make_dataset: Callable[..., Path], trips: Callable[..., Any], tmp_path: Path
+) -> None:
+    from penstock.components.training.fit import fit
+
+    table = trips(200)
+    many = [zone and f"{zone}-{row}" for row, zone in enumerate(table["zone"].to_pylist())]
+    rows = make_dataset(table.set_column(table.column_names.index("zone"), "zone", pa.array(many)))
+    fit(
+        rows,
+        rows,
+        tmp_path / "model",
+        target="tipped",
+        features=["distance", "other", "zone"],
+        framework="keras",
+        hyperparameters={"hash_bins": 6, "hidden_units": [8]},
+        max_rounds=3,
+    )
+    found = run(tmp_path / "model", rows, local=["first 1"], dependence_features=3)
+    assert found.result.method == "gradient"
+    assert found.result.additive is True
+    assert {entry["kind"] for entry in found.found["features"]} == {"number", "text"}
+    assert None in found.found["dependence"]["zone"]["values"]
+    sums = (found.rows.filter(like="attribution_").sum(axis=1) + found.rows["base_value"]).to_numpy()
+    assert 1 / (1 + np.exp(-sums)) == pytest.approx(found.rows["prediction"].to_numpy(), abs=0.01)
