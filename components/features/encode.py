@@ -7,7 +7,7 @@ the kinds that most features have, and leave the others to Feast's own converter
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -35,7 +35,11 @@ class Encoded:
     """
 
     values: list[bytes]
-    texts: Sequence[str | None]
+    texts: list[str | None]
+
+    def columns(self) -> tuple[list, list]:
+        """Return values and texts."""
+        return self.values, self.texts
 
 
 def values(column: pa.Array, kind: ValueType) -> Encoded:

@@ -25,8 +25,9 @@ from feast.infra.compute_engines.local.feature_builder import LocalFeatureBuilde
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
 from feast.infra.registry.base_registry import BaseRegistry
 
+from penstock.components._shared.engine import identifier
 from penstock.components.features import encode
-from penstock.components.features.source import BATCH, engine, instant, is_parquet, open_source, quoted, relation
+from penstock.components.features.source import BATCH, bounded, instant, is_parquet, open_source, relation
 from penstock.components.features.writers import Rows, Writer, writer_for
 
 TYPE = "penstock.components.features.engine.BulkComputeEngine"
@@ -114,22 +115,35 @@ class BulkComputeEngine(LocalComputeEngine):
     def _latest(self, task: MaterializationTask, columns: ColumnInfo) -> Iterator[pa.RecordBatch]:
         """Yield the latest row of each entity in the time range, both ends included, under the names of the view."""
         dataset = open_source(task.feature_view.batch_source, self.repo_config.repo_path)
-        times = quoted(columns.ts_col)
+        times = identifier(columns.ts_col)
         kind = dataset.schema.field(columns.ts_col).type
-        order = [times, *([quoted(columns.created_ts_col)] if columns.created_ts_col else [])]
+        order = [times, *([identifier(columns.created_ts_col)] if columns.created_ts_col else [])]
         wanted = dict.fromkeys((*columns.join_keys, *columns.feature_cols, columns.ts_col, columns.created_ts_col))
         mapping = columns.field_mapping or {}
-        with engine() as connection:
-            picked = [f"{quoted(name)} AS {quoted(mapping.get(name, name))}" for name in wanted if name]
+        keys = sorted(columns.join_keys, key=lambda name: mapping.get(name, name))
+        with bounded() as connection:
+            picked = [f"{identifier(name)} AS {identifier(mapping.get(name, name))}" for name in wanted if name]
             connection.execute(
                 f"SELECT {', '.join(picked)} "
                 f"FROM {relation(connection, 'source', dataset)} "
                 f"WHERE {times} BETWEEN {instant(task.start_time, kind)} AND {instant(task.end_time, kind)} "
-                f"QUALIFY row_number() OVER (PARTITION BY {', '.join(map(quoted, columns.join_keys))} "
-                f"ORDER BY {', '.join(f'{column} DESC NULLS LAST' for column in order)}) = 1"
+                f"QUALIFY row_number() OVER (PARTITION BY {', '.join(map(identifier, keys))} "
+                f"ORDER BY {', '.join(f'{column} DESC NULLS LAST' for column in order)}) = 1 "
+                f"ORDER BY {', '.join(_index_order(name, dataset.schema.field(name).type) for name in keys)}"
             )
             size = self.repo_config.materialization_config.online_write_batch_size or BATCH
             yield from connection.to_arrow_reader(size)
+
+
+def _index_order(key: str, kind: pa.DataType) -> str:
+    """Return what orders rows about as a store's index orders serialized keys, so that a batch meets few of its pages.
+
+    Integers are serialized from the lowest byte up, texts after their length.
+    """
+    name = identifier(key)
+    if pa.types.is_integer(kind):
+        return f"(({name} & 255) << 16) | ({name} & 65280) | (({name} >> 16) & 255)"
+    return f"strlen({name}), {name}" if pa.types.is_string(kind) else name
 
 
 class _Counted:

@@ -55,11 +55,12 @@ def historical(
         timestamp: Column of event timestamps; those without a time zone are in UTC.
 
     Raises:
-        UserError: The timestamps are missing or are none, or entities have a column of a feature's name.
+        UserError: A key or timestamps are missing or are none, or entities have a column of a feature's name.
     """
     if not isinstance(entities, pads.Dataset):
         entities = pads.dataset([os.fspath(path) for path in entities], format="parquet")
     _check_times(entities, timestamp)
+    _check_names(entities, features)
     rows, missing = 0, dict[str, int]()
     with _Parts(Path(output)) as parts:
         for table in _tables(store, entities, features, timestamp):
@@ -79,6 +80,7 @@ def _tables(
         store = FeatureStore(repo_path=str(store.repo_path), config=config)
         job = store.get_historical_features(_frame(entities.schema.empty_table(), timestamp), features)
         if isinstance(job, StreamedJob):
+            _check_keys(entities, job)
             return job.batches(entities, timestamp)
     return _by_feast(store, entities, features, timestamp)
 
@@ -120,6 +122,22 @@ def _check_times(entities: pads.Dataset, timestamp: str) -> None:
         raise _refusal(
             f"{nulls:,} rows have no {timestamp!r}", "Give each the time at which its features must be known"
         )
+
+
+def _check_names(entities: pads.Dataset, features: FeatureService | list[str]) -> None:
+    if isinstance(features, FeatureService):
+        names = [feature.name for view in features.feature_view_projections for feature in view.features]
+    else:
+        names = [reference.partition(":")[2] for reference in features]
+    if twice := sorted(set(names) & set(entities.schema.names)):
+        raise _refusal(f"{twice[0]!r} is a feature's name too", "Rename that column, or leave it out")
+
+
+def _check_keys(entities: pads.Dataset, job: StreamedJob) -> None:
+    names = entities.schema.names
+    for key, view in job.keys().items():
+        if key not in names:
+            raise _refusal(f"there is no column {key!r}, a key of {view!r}", f"The columns are {', '.join(names)}")
 
 
 def _refusal(problem: str, remedy: str) -> UserError:

@@ -24,7 +24,8 @@ from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.saved_dataset import SavedDatasetStorage
 
-from penstock.components.features.source import BATCH, engine, is_parquet, open_source, quoted, relation
+from penstock.components._shared.engine import identifier
+from penstock.components.features.source import BATCH, bounded, is_parquet, open_source, relation
 
 TYPE = "penstock.components.features.offline.StreamingOfflineStore"
 ROW, TIME = "__penstock_row", "__penstock_time"
@@ -138,6 +139,10 @@ class StreamedJob(RetrievalJob):
         for table in self._joined(entities, timestamp):
             yield _Part(table, self).to_arrow()
 
+    def keys(self) -> dict[str, str]:
+        """Return the columns that entities are found by, and of each a view that needs it."""
+        return {key: view.name for view in self._views for key in _keys(view).values()}
+
     def feature_names(self) -> list[str]:
         """Return the names of the columns that batches() adds, without those on demand."""
         return [name for view in self._views for name, _ in self._features(view)]
@@ -151,9 +156,8 @@ class StreamedJob(RetrievalJob):
         return [(full + name, renamed.get(name, name)) for name in dict.fromkeys(names)]
 
     def _joined(self, entities: pads.Dataset, timestamp: str) -> Iterator[pa.Table]:
-        keys = dict.fromkeys(key for view in self._views for key in _keys(view).values())
-        with engine() as connection:
-            connection.register("entities", _numbered(entities, list(keys), timestamp))
+        with bounded() as connection:
+            connection.register("entities", _numbered(entities, list(self.keys()), timestamp))
             joins, columns = [], []
             for place, view in enumerate(self._views):
                 join, names = self._join(place, view, connection)
@@ -176,12 +180,12 @@ class StreamedJob(RetrievalJob):
         renamed = {new: old for old, new in (source.field_mapping or {}).items()}
 
         def column(renamed_to: str) -> str:
-            return quoted(renamed.get(renamed_to, renamed_to))
+            return identifier(renamed.get(renamed_to, renamed_to))
 
         keys, features = _keys(view), self._features(view)
         time = f"epoch_us({column(source.timestamp_field)})"
         picked = [f"{column(key)} AS key_{number}" for number, key in enumerate(keys)]
-        picked += [f"{quoted(old)} AS feature_{number}" for number, (_, old) in enumerate(features)]
+        picked += [f"{identifier(old)} AS feature_{number}" for number, (_, old) in enumerate(features)]
         latest = ""
         if source.created_timestamp_column:
             latest = (
@@ -189,7 +193,7 @@ class StreamedJob(RetrievalJob):
                 f"ORDER BY {column(source.created_timestamp_column)} DESC NULLS LAST) = 1"
             )
         rows = relation(connection, f"source_{place}", open_source(source, self._config.repo_path))
-        same = [f"entities.{quoted(key)} = {name}.key_{number}" for number, key in enumerate(keys.values())]
+        same = [f"entities.{identifier(key)} = {name}.key_{number}" for number, key in enumerate(keys.values())]
         join = (
             f"ASOF LEFT JOIN (SELECT {', '.join(picked)}, {time} AS time FROM {rows} {latest}) {name} "
             f"ON {' AND '.join(same)} AND entities.{TIME} >= {name}.time"
@@ -198,7 +202,7 @@ class StreamedJob(RetrievalJob):
         if view.ttl:
             alive = f" AND {name}.time >= entities.{TIME} - {view.ttl // np.timedelta64(1, 'us').item()}"
         columns = [
-            f"CASE WHEN {name}.time IS NOT NULL{alive} THEN {name}.feature_{number} END AS {quoted(new)}"
+            f"CASE WHEN {name}.time IS NOT NULL{alive} THEN {name}.feature_{number} END AS {identifier(new)}"
             for number, (new, _) in enumerate(features)
         ]
         return join, columns

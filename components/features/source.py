@@ -15,23 +15,30 @@ from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource
 
+from penstock.components._shared.engine import identifier, literal
+
 BATCH = 65_536  # rows in memory at a time
 MEMORY = "384MB"
 
 
 @contextlib.contextmanager
-def engine() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a DuckDB of one's own, whose memory does not grow with the rows and whose time zone is UTC."""
+def bounded() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a DuckDB whose memory does not grow with the rows and whose time zone is UTC."""
     with tempfile.TemporaryDirectory(prefix="penstock-features-") as scratch, duckdb.connect() as connection:
         settings = {
             "memory_limit": MEMORY,
             "temp_directory": scratch,
+            "preserve_insertion_order": False,
             "TimeZone": "UTC",
+            "enable_progress_bar": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
             # A stream of entity rows counts as few, for which it would compare every row with every other.
             "asof_loop_join_threshold": 0,
         }
-        for setting, value in settings.items():
-            connection.execute(f"SET {setting} = '{value}'")
+        for name, value in settings.items():
+            connection.execute(f"SET {name} = {literal(value)}")
         yield connection
 
 
@@ -62,17 +69,7 @@ def relation(connection: duckdb.DuckDBPyConnection, name: str, dataset: pads.Dat
     ):
         return f"read_parquet([{', '.join(literal(file) for file in dataset.files)}], hive_partitioning = false)"
     connection.register(name, dataset)
-    return quoted(name)
-
-
-def quoted(name: str) -> str:
-    """Return a name as SQL writes it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Return a text as SQL writes it."""
-    return "'" + text.replace("'", "''") + "'"
+    return identifier(name)
 
 
 def instant(moment: datetime, kind: pa.DataType) -> str:

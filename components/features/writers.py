@@ -18,12 +18,13 @@ from feast import FeatureView, RepoConfig
 from feast.infra.online_stores.helpers import compute_table_id, compute_versioned_name
 from feast.infra.online_stores.online_store import OnlineStore
 
+from penstock.components._shared.engine import identifier, literal
 from penstock.components.features.encode import Encoded, each_instant, timestamp_bytes
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a feature view, one an entity.
+    """Rows of a feature view, one an entity, about in the order of their keys.
 
     Attributes:
         keys: Serialized entity keys.
@@ -41,38 +42,44 @@ class Rows:
 Write = Callable[[Rows], None]
 
 
+_COLUMNS = ("entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts")
+_UPSERT = "ON CONFLICT (entity_key, feature_name) DO UPDATE SET " + ", ".join(
+    f"{column} = excluded.{column}" for column in _COLUMNS[2:]
+)
+_SQLITE_FEATURES = 100  # a statement; older SQLite takes 999 parameters
+
+
 @contextlib.contextmanager
 def sqlite_writer(config: RepoConfig, view: FeatureView, store: OnlineStore) -> Iterator[Write]:
-    """Yield what writes rows into the view's table of a SQLite file, one transaction a call."""
+    """Yield what writes rows into the view's table of a SQLite file: a transaction a call, a statement an entity."""
     table = compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
-    path = Path(config.repo_path or "", config.online_store.path)
-    statement = (
-        f'INSERT INTO "{table}" (entity_key, feature_name, value, value_text, event_ts, created_ts) '
-        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (entity_key, feature_name) DO UPDATE SET value = excluded.value, "
-        "value_text = excluded.value_text, event_ts = excluded.event_ts, created_ts = excluded.created_ts"
-    )
-    connection = sqlite3.connect(path, timeout=60)
+    names = sorted(feature.name for feature in view.features)
+    parts = [names[start : start + _SQLITE_FEATURES] for start in range(0, len(names), _SQLITE_FEATURES)]
+    connection = sqlite3.connect(Path(config.repo_path or "", config.online_store.path), timeout=60)
     try:
         connection.execute("PRAGMA cache_size = -65536")  # KiB, of this connection alone
 
         def write(rows: Rows) -> None:
-            times, created = _seconds(rows.times), _seconds(rows.created, len(rows.keys))
-            # In the order of the index, in which a page is touched once.
-            order = sorted(range(len(rows.keys)), key=rows.keys.__getitem__)
-            features = [(name, rows.features[name]) for name in sorted(rows.features)]
+            moments = (_seconds(rows.times), _seconds(rows.created, len(rows.keys)))
             with connection:
-                connection.executemany(
-                    statement,
-                    (
-                        (rows.keys[row], name, column.values[row], column.texts[row], times[row], created[row])
-                        for row in order
-                        for name, column in features
-                    ),
-                )
+                for part in parts:
+                    features = [column for name in part for column in rows.features[name].columns()]
+                    connection.executemany(
+                        _sqlite_statement(table, part), zip(rows.keys, *moments, *features, strict=True)
+                    )
 
         yield write
     finally:
         connection.close()
+
+
+def _sqlite_statement(table: str, names: list[str]) -> str:
+    """Return an upsert of an entity's features: ?1 is its key, ?2 and ?3 are the times, then come value and text."""
+    values = (
+        f"(?1, {literal(name)}, ?{place}, ?{place + 1}, ?2, ?3)"
+        for place, name in zip(range(4, 4 + 2 * len(names), 2), names, strict=True)
+    )
+    return f"INSERT INTO {identifier(table)} ({', '.join(_COLUMNS)}) VALUES {', '.join(values)} {_UPSERT}"
 
 
 def _seconds(times: np.ndarray | None, rows: int = 0) -> list[int | None]:
@@ -87,12 +94,10 @@ def postgres_writer(config: RepoConfig, view: FeatureView, store: OnlineStore) -
     from psycopg import sql
 
     table = compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
-    columns = sql.SQL("entity_key, feature_name, value, value_text, event_ts, created_ts")
+    # Feast writes the column of vectors too, without a value.
     insert = sql.SQL(
-        "INSERT INTO {} ({}) SELECT * FROM penstock_rows ON CONFLICT (entity_key, feature_name) DO UPDATE SET "
-        "value = excluded.value, value_text = excluded.value_text, vector_value = excluded.vector_value, "
-        "event_ts = excluded.event_ts, created_ts = excluded.created_ts"
-    ).format(sql.Identifier(table), columns)
+        f"INSERT INTO {{}} ({', '.join(_COLUMNS)}) SELECT * FROM penstock_rows {_UPSERT}, vector_value = NULL"
+    ).format(sql.Identifier(table))
     with _get_conn(config.online_store) as connection:
         connection.execute(
             "CREATE TEMPORARY TABLE penstock_rows (entity_key bytea, feature_name text, value bytea, value_text text, "
@@ -111,7 +116,6 @@ def postgres_writer(config: RepoConfig, view: FeatureView, store: OnlineStore) -
 
 def _binary_copy(rows: Rows) -> bytes:
     """Return rows in PostgreSQL's binary form of COPY: the number of fields, then the length and bytes of each."""
-    order = sorted(range(len(rows.keys)), key=rows.keys.__getitem__)
     fields = (6).to_bytes(2, "big")
     keys = [fields + _field(key) for key in rows.keys]
     epoch = np.datetime64("2000-01-01", "us")
@@ -135,7 +139,7 @@ def _binary_copy(rows: Rows) -> bytes:
         )
         for name, column in sorted(rows.features.items())
     ]
-    for row in order:
+    for row in range(len(keys)):
         for name, values, texts in columns:
             pieces += (keys[row], name, values[row], texts[row], times[row], created[row])
     pieces.append(b"\xff\xff")

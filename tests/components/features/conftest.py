@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -134,48 +135,63 @@ def running(command: Sequence[object], port: int, log: Path, **settings: object)
         process.wait(20)
 
 
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory) -> Iterator[str]:
-    """Address of a Redis with a password, as Feast writes it."""
+@contextlib.contextmanager
+def serving_redis() -> Iterator[str]:
+    """Run a Redis with a password and yield its address, as Feast writes it."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("redis-server is not installed; on Debian: apt-get install redis-server")
-    folder, port = tmp_path_factory.mktemp("redis"), free_port()
-    options = {"port": port, "bind": "127.0.0.1", "dir": folder, "save": "", "requirepass": "hidden-redis-password"}
+    port = free_port()
+    options = {"port": port, "bind": "127.0.0.1", "save": "", "requirepass": "hidden-redis-password"}
     command = [program, *(word for name, value in options.items() for word in (f"--{name}", value))]
-    with running(command, port, folder / "log"):
+    with tempfile.TemporaryDirectory() as folder, running(command, port, Path(folder, "log"), cwd=folder):
         yield f"127.0.0.1:{port},password=hidden-redis-password"
 
 
-@pytest.fixture(scope="module")
-def postgres_server(tmp_path_factory) -> Iterator[dict[str, str]]:
-    """Variables that name a database of a PostgreSQL of one's own."""
+@contextlib.contextmanager
+def serving_postgres() -> Iterator[dict[str, str]]:
+    """Run a PostgreSQL of one's own and yield variables that name a database of it."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not found:
         pytest.skip("PostgreSQL is not installed; on Debian: apt-get install postgresql")
-    programs, folder, port = found[-1].parent, tmp_path_factory.mktemp("postgres"), free_port()
-    as_user: dict[str, object] = {}
-    if os.geteuid() == 0:  # it refuses to run as root
-        as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-        for each in (folder, *folder.parents[:3]):
-            each.chmod(each.stat().st_mode | 0o055)
-        shutil.chown(folder, "nobody", "nogroup")
-    secret = folder / "password"
-    secret.write_text("hidden-postgres-password")
-    secret.chmod(0o644)
-    init = [programs / "initdb", "--no-sync", "-D", folder / "data", "-U", "feast", "-A", "scram-sha-256"]
-    init += ["--pwfile", secret]
-    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    made = {"env": environment, "cwd": folder, **as_user}
-    done = subprocess.run([*map(str, init)], capture_output=True, text=True, **made)
-    assert done.returncode == 0, done.stderr
-    command = [programs / "postgres", "-D", folder / "data", "-p", port, "-h", "127.0.0.1", "-k", folder, "-F"]
-    with running(command, port, folder / "log", **made):
-        yield {
-            "POSTGRES_HOST": "127.0.0.1",
-            "POSTGRES_PORT": str(port),
-            "POSTGRES_DATABASE": "postgres",
-            "POSTGRES_USER": "feast",
-            "POSTGRES_SSLMODE": "disable",
-            "POSTGRES_PASSWORD": "hidden-postgres-password",
-        }
+    programs, port = found[-1].parent, free_port()
+    # Not in a folder of pytest, which each of its sessions closes to other users.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        as_user: dict[str, object] = {}
+        if os.geteuid() == 0:  # it refuses to run as root
+            as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            shutil.chown(folder, "nobody", "nogroup")
+        secret = folder / "password"
+        secret.write_text("hidden-postgres-password")
+        secret.chmod(0o644)
+        init = [programs / "initdb", "--no-sync", "-D", folder / "data", "-U", "feast", "-A", "scram-sha-256"]
+        init += ["--pwfile", secret]
+        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+        made = {"env": environment, "cwd": folder, **as_user}
+        done = subprocess.run([*map(str, init)], capture_output=True, text=True, **made)
+        assert done.returncode == 0, done.stderr
+        command = [programs / "postgres", "-D", folder / "data", "-p", port, "-h", "127.0.0.1", "-k", folder, "-F"]
+        with running(command, port, folder / "log", **made):
+            yield {
+                "POSTGRES_HOST": "127.0.0.1",
+                "POSTGRES_PORT": str(port),
+                "POSTGRES_DATABASE": "postgres",
+                "POSTGRES_USER": "feast",
+                "POSTGRES_SSLMODE": "disable",
+                "POSTGRES_PASSWORD": "hidden-postgres-password",
+            }
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[str]:
+    """Address of a Redis with a password, as Feast writes it."""
+    with serving_redis() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[dict[str, str]]:
+    """Variables that name a database of a PostgreSQL of one's own."""
+    with serving_postgres() as variables:
+        yield variables
