@@ -1,6 +1,8 @@
 """Point-in-time joins, held to plain Feast and to a search row by row."""
 
+import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +13,18 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource, ValueType
+import yaml
+from feast import (
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Field,
+    FileSource,
+    RepoConfig,
+    RequestSource,
+    ValueType,
+)
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64, String
@@ -257,3 +270,41 @@ def test_entities_that_cannot_be_joined_are_refused_in_a_line(tmp_path, rows, me
         joined(store, rows, ["counts:trips"])
 
     assert message in str(error.value)
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "features.md"
+ENGINES = re.findall(r"^\| `(\S+)` \| `(\S+)` \| `feast\[\w+\]` \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("offline", "engine", "tried"), ENGINES, ids=[row[0] for row in ENGINES])
+def test_engines_past_one_machine_load_as_far_as_the_page_says(tmp_path, offline, engine, tried):
+    config = {"offline_store": {"type": offline}, "batch_engine": {"type": engine}}
+    more = {"project": "p", "provider": "local", "registry": str(tmp_path / "registry.db"), "repo_path": tmp_path}
+    missing = re.search(r"no (\w+) here", tried)
+
+    def load() -> FeatureStore:
+        store = FeatureStore(config=RepoConfig(**more, **config))
+        assert store.provider.offline_store
+        assert store.provider.batch_engine
+        return store
+
+    if missing and importlib.util.find_spec({"driver": "snowflake"}.get(missing[1], missing[1])) is None:
+        with pytest.raises(Exception, match="Could not import module"):
+            load()
+    else:
+        assert load().config.offline_store.type == offline
+
+
+def test_there_is_a_row_an_engine():
+    assert [row[0] for row in ENGINES] == ["bigquery", "snowflake.offline", "spark", "ray"]
+
+
+def test_feast_takes_the_settings_of_the_page(tmp_path):
+    block = PAGE.read_text().split("```yaml\nbatch_engine")[1].split("```")[0]
+    settings = yaml.safe_load("batch_engine" + block)
+    more = {"project": "p", "provider": "local", "registry": str(tmp_path / "registry.db"), "repo_path": tmp_path}
+
+    provider = FeatureStore(config=RepoConfig(**more, **settings)).provider
+
+    assert type(provider.batch_engine).__name__ == "BulkComputeEngine"
+    assert type(provider.offline_store).__name__ == "StreamingOfflineStore"
