@@ -24,7 +24,8 @@ def test_the_examples_run_one_after_another(call, tmp_path, monkeypatch):
     azureml = AzureMLStandIn(Script("SUCCEEDED"), workspace="my-workspace")
     monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", azureml.scope.subscription)
     monkeypatch.setenv("AZURE_RESOURCE_GROUP", azureml.scope.group)
-    images = {"penstock/tabular": {"tag": "0", "digest": f"sha256:{'0' * 64}", "inputs": ""}}
+    digest = {"tag": "0", "digest": f"sha256:{'0' * 64}", "inputs": ""}
+    images = {f"penstock/{environment}": digest for environment in ("tabular", "features")}
     registry = "europe-docker.pkg.dev/my-project/penstock"
     digests = {"format": "penstock.digests/1", "registry": registry, "images": images}
     Path("digests.json").write_text(json.dumps(digests))

@@ -26,8 +26,6 @@ from penstock.compile.errors import PenstockError
 from penstock.compile.targets.azureml import convert, rehearsal
 from penstock.compile.targets.azureml.job import Job, Node
 from penstock.compile.targets.azureml.options import parse
-from penstock.compile.to_kfp import compiled as compiled_by_us
-from penstock.pipelines import tabular_training
 from tests.compile.targets.azureml.parity import differences
 
 BASE = "python:3.11-slim"
@@ -354,23 +352,6 @@ def test_what_parameters_name_here_is_shown_to_containers_with_a_warning(convert
     record = run(tmp_path / "job")
     assert record.outputs == {"Output": "1,2"}
     assert record.warnings == (f"{tmp_path}/rows is shown to containers here; Azure does not have it",)
-
-
-@pytest.mark.slow
-def test_our_training_gives_the_same_in_its_image(engine, tmp_path):
-    image = "penstock/tabular:0.1.0"
-    if not engine.images(image):
-        pytest.skip(f"{image} is not here; penstock images build makes it")
-    spec = tmp_path / "tabular_training.yaml"
-    compiled_by_us(tabular_training).write(spec)
-    # No registry is there for both: no model passes.
-    values = {"source": "sample://taxi?rows=1000", "gate": ["auc >= 0.999"]}
-    values |= dict.fromkeys(("git_commit", "spec_sha256"), "0" * 40)
-    assert differences(spec, tmp_path, values, runner="docker") == []
-    tasks = json.loads((tmp_path / "azureml-runs/parity/run.json").read_text())["tasks"]
-    done = {path.rpartition(".")[2] for path, task in tasks.items() if task["state"] == "SUCCEEDED"}
-    assert done >= {"ingest", "train", "evaluate"}
-    assert "register" not in done
 
 
 def test_images_with_neither_python_nor_bash_give_what_the_local_engine_gives(compiled, images, tmp_path):

@@ -16,7 +16,7 @@ PAGE = (Path(__file__).parents[4] / "docs" / "azureml.md").read_text()
 
 @pytest.mark.slow
 def test_the_examples_run(tmp_path):
-    [block] = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    block, _ = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
     commands = [line.partition("  #")[0].strip() for line in block.splitlines() if line.startswith("penstock")]
     assert len(commands) == 5
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
