@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,12 @@ def write_rows(folder: Path, job: Job) -> Job:
         if rows is not None:
             _write(folder / FILES[name], rows)
     return on_rows(folder, job)
+
+
+def link_sets(folder: Path, sets: Sequence[str | os.PathLike[str]]) -> None:
+    """Put links to both datasets into a folder, for frameworks that stream them."""
+    for name, path in zip(FILES, sets, strict=True):
+        (folder / name).symlink_to(Path(path).absolute())
 
 
 def on_rows(folder: Path, job: Job) -> Job:

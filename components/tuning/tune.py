@@ -27,7 +27,7 @@ from penstock.components.tuning.search import (
     Trial,
     best_of,
 )
-from penstock.components.tuning.shared_rows import write_rows
+from penstock.components.tuning.shared_rows import link_sets, write_rows
 from penstock.components.tuning.space import Space, parse, refused
 from penstock.components.tuning.table import write_trials
 
@@ -146,7 +146,10 @@ def _tuned(
         )
     check_space(search.space, prepared, search.hyperparameters)
     with tempfile.TemporaryDirectory(prefix="penstock-tune-") as folder:
-        if not row.remote:
+        if not row.remote and prepared.row.streams:
+            # Its rows are in no process' memory: each trial reads the part files.
+            link_sets(Path(folder), sets)
+        elif not row.remote:
             # The rows in this process' own memory go; those in the file are mapped by all.
             prepared = replace(prepared, job=write_rows(Path(folder), prepared.job))
         found = row.run(search, prepared, Path(folder))
@@ -172,11 +175,18 @@ def check_space(space: Space, prepared: Prepared, hyperparameters: Mapping[str, 
     Raises:
         UserError: The framework does not know a parameter, or refuses a choice; the parameter is named.
     """
+    bins = set()
     for name, point in space.corners():
+        given = {**hyperparameters, **point}
         try:
-            settle(prepared.row, prepared.settings.framework, prepared.target.task, {**hyperparameters, **point})
+            settled = settle(prepared.row, prepared.settings.framework, prepared.target.task, given)
         except UserError as error:
             raise _blamed(error, name, point, hyperparameters) from None
+        bins.add(prepared.row.hash_bins(settled))
+        if len(bins) > 1:
+            raise refused(
+                name, "it changes what the columns are, not only what is learned", "Give it in hyperparameters"
+            )
 
 
 def _blamed(error: UserError, name: str, point: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> UserError:

@@ -4,7 +4,8 @@
     {"round": 8, "losses": {…}}  for which it waits to be told {"stop": false}, or true to prune; and at last by one of
     {"metrics": {…}}   {"pruned": {…}}   {"error": "…"}
 
-The rows are those of a folder of shared_rows, named by the one argument, with job.json beside them.
+The rows are those of a folder of shared_rows, named by the one argument, with job.json beside them; a framework that
+streams reads the datasets that the folder links to.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.fitting.frameworks import Job, framework
+from penstock.components._shared.fitting.prepare import Settings, prepare
 from penstock.components.tuning.attempt import attempt
 from penstock.components.tuning.shared_rows import FILES, read_rows
 
@@ -37,16 +40,7 @@ def main(folder: Path) -> None:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     told: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     row = framework(told["framework"])
-    about: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in told["job"].items()
-    }
-    job = Job(
-        **about,
-        train=read_rows(folder / FILES["train"]),
-        eval=read_rows(folder / FILES["eval"]),
-        hyperparameters={},
-        kept={},
-    )
+    job = _streamed(folder, told) if "settings" in told else _mapped(folder, told)
     every: int = told["report_every"]
 
     def say(**answer: Any) -> None:
@@ -71,6 +65,20 @@ def main(folder: Path) -> None:
             say(error=f"{type(error).__name__}: {' '.join(str(error).split())}")
         else:
             say(metrics=metrics)
+
+
+def _mapped(folder: Path, told: Mapping[str, Any]) -> Job:
+    about: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in told["job"].items()
+    }
+    train, watched = (read_rows(folder / name) for name in FILES.values())
+    return Job(**about, train=train, eval=watched, hyperparameters={}, kept={})
+
+
+def _streamed(folder: Path, told: Mapping[str, Any]) -> Job:
+    settings = Settings(**told["settings"])
+    job = prepare(folder / "train", folder / "eval", settings, told["hyperparameters"], all_categories=True).job
+    return replace(job, early_stopping_rounds=settings.early_stopping_rounds)
 
 
 def _end_with_parent(parent: int) -> None:

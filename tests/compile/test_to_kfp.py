@@ -152,7 +152,7 @@ def test_kfp_and_protobuf_and_the_vertex_sdk_read_it(entry: catalog.Entry, tmp_p
         parameter_values={
             name: example(parameter)
             for name, parameter in yaml.safe_load(spec.text)["root"]["inputDefinitions"].get("parameters", {}).items()
-            if "defaultValue" not in parameter
+            if "defaultValue" not in parameter and parameter["parameterType"] != "TASK_FINAL_STATUS"
         },
         project="project",
         location="us-central1",
@@ -162,7 +162,15 @@ def test_kfp_and_protobuf_and_the_vertex_sdk_read_it(entry: catalog.Entry, tmp_p
 
 
 def example(parameter: dict[str, Any]) -> Any:
-    return {"STRING": "text", "NUMBER_INTEGER": 1, "NUMBER_DOUBLE": 1.0, "BOOLEAN": True}[parameter["parameterType"]]
+    values = {
+        "STRING": "text",
+        "NUMBER_INTEGER": 1,
+        "NUMBER_DOUBLE": 1.0,
+        "BOOLEAN": True,
+        "LIST": [1],
+        "STRUCT": {"a": 1},
+    }
+    return values[parameter["parameterType"]]
 
 
 def test_description_of_several_paragraphs_survives(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ class _Run:
 
     def _write(self, prepared: Prepared, report_every: int) -> None:
         job = prepared.job
-        about = {
+        about: dict[str, Any] = {
             "framework": self.search.settings.framework,
             "columns": prepared.columns,
             "report_every": report_every,
@@ -210,6 +210,10 @@ class _Run:
                 "seed": job.seed,
             },
         }
+        if prepared.row.streams:
+            first = next(self.search.space.corners())[1]
+            about["settings"] = asdict(self.search.settings)
+            about["hyperparameters"] = {**self.search.hyperparameters, **first}
         (self.folder / "job.json").write_text(json.dumps(about), encoding="utf-8")
 
 

@@ -85,6 +85,19 @@ def test_every_framework_is_searched_and_its_rows_kept_give_the_model_of_train(s
     assert load_model(tmp_path / "model", "test", "model").facts["metrics"]["eval_log_loss"] == found.value
 
 
+@pytest.mark.slow
+def test_a_framework_that_streams_is_searched_and_pruned_and_its_columns_stay_what_they_are(search, tmp_path):
+    pytest.importorskip("tensorflow")
+    space = {"learning_rate": {"type": "categorical", "choices": [0.01, 0.0000001]}}
+    found = search(space=space, framework="keras", fit_best=True, sampler="grid", max_rounds=3)
+    of_the_model = load_model(tmp_path / "model", "test", "model").facts["metrics"]["eval_log_loss"]
+    assert of_the_model == pytest.approx(found.value, rel=1e-6)
+    assert found.hyperparameters == {"learning_rate": 0.01}
+    bins = {"hash_bins": {"type": "categorical", "choices": [8, 16]}}
+    with pytest.raises(UserError, match="hash_bins: it changes what the columns are"):
+        search(space=bins, framework="keras", max_rounds=1)
+
+
 def test_an_estimator_may_be_searched_with_the_hyperparameters_of_each(search, tmp_path):
     space = {
         "estimator": {"type": "categorical", "choices": ["logistic_regression", "random_forest"]},
