@@ -276,7 +276,7 @@ def test_predictions_that_are_not_finite_are_refused(
         return np.full((len(frame), 2), np.nan)
 
     model, rows = make_model(), make_dataset(trips())
-    monkeypatch.setattr("penstock.components._shared.tabular.Predictor.predict", broken)
+    monkeypatch.setattr("penstock.components._shared.tabular.Predictor.predict_matrix", broken)
     assert "it predicts NaN or infinity for 400 of 400 rows" in refused(tmp_path, model, rows)
 
 
