@@ -317,6 +317,7 @@ def test_a_trial_in_its_container_reports_as_each_service_reads_it(
 
 def test_a_trial_fetches_a_dataset_from_a_bucket(train_set, tmp_path, monkeypatch):
     monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+    fsspec.get_filesystem_class("gs").clear_instance_cache()  # of clients that know another stand-in
     with VertexStandIn() as stand_in, stand_in.connected():
         for file in Path(train_set).iterdir():
             stand_in.storage.put(f"gs://b/deep/train/{file.name}", file.read_bytes())
