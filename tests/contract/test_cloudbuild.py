@@ -92,6 +92,8 @@ def test_the_steps_run_in_order_against_a_registry_on_this_machine(tmp_path, reg
     for step in ci.cloudbuild(
         COMMIT_SHA=commit, _REGISTRY=f"{registry}/penstock", _SPECS=f"{repository.url}/acme/penstock-specs"
     ):
+        if step.name.startswith("smoke-") and step.name != "smoke-tabular":
+            continue  # the tests of containers try each image
         words = [word.replace(ci.WORKSPACE, str(workspace)) for word in step.words]
         env = {name: value.replace(ci.WORKSPACE, str(workspace)) for name, value in step.env.items()}
         done = subprocess.run(words, cwd=workspace, env={**inherited, **env}, capture_output=True, text=True)

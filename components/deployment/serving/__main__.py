@@ -8,6 +8,8 @@ import sys
 
 # A request has one thread; more of them go to other requests. Read when numpy and the frameworks are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The server is one process, whatever Feast or a gunicorn around it has set: its metrics need no files to be shared by.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 from penstock.components._shared.errors import USER_ERROR_EXIT_CODE, UserError
 from penstock.components.deployment.serving.settings import Settings
