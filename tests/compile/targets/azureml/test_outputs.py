@@ -30,7 +30,7 @@ def look(model: Input[Model], table: Input[Dataset]) -> str:
     return ",".join([*(path.name for path in Path(model.path).iterdir()), Path(table.path).read_text()])
 
 
-@dsl.pipeline(name="p", pipeline_root="gs://bucket/root")
+@dsl.pipeline(name="p", pipeline_root="gs://bucket/runs")
 def pipeline(name: str = "MLmodel") -> Model:
     made = fit(name=name)
     look(model=made.outputs["model"], table=made.outputs["table"])
@@ -93,7 +93,7 @@ def test_a_skipped_task_leaves_its_copies_too(converted, tmp_path):
 def test_the_place_of_outputs_is_that_of_the_options_or_of_the_pipeline_root(converted):
     rule = {"mode": "rw_mount", "path": "azureml://datastores/d/paths/x"}
     done = converted(pipeline, outputs={"fit.table": rule}, uri_map={"gs://bucket/": "azureml://datastores/d/paths/b/"})
-    root = "azureml://datastores/d/paths/b/root/${{name}}/${{output_name}}"
+    root = "azureml://datastores/d/paths/b/runs/${{name}}/${{output_name}}"
     fitted = yaml.safe_load(done.files["pipeline.yml"])["jobs"]["fit"]["outputs"]
     assert fitted == {"o0": "${{parent.outputs.Output}}", "o1": rule}
     given = yaml.safe_load(done.files["job.yml"])["outputs"]
