@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -24,6 +25,7 @@ def connected(stand_in: VertexStandIn, project: str, location: str) -> Iterator[
         PenstockError: the SDK is not installed.
     """
     try:
+        from google.auth.compute_engine import _metadata
         from google.auth.credentials import AnonymousCredentials
         from google.cloud import aiplatform
         from google.cloud.aiplatform import initializer, jobs, pipeline_jobs
@@ -38,11 +40,14 @@ def connected(stand_in: VertexStandIn, project: str, location: str) -> Iterator[
         "GOOGLE_CLOUD_PROJECT": project,
         # Without it gcsfs asks the metadata server of a machine in the cloud for credentials.
         "NO_GCE_CHECK": "true",
-        # With it gcsfs asks over gRPC, which is not spoken here, what kind of bucket it has before it, for two minutes.
+        # With it gcsfs, imported from here on, asks over gRPC, which is not spoken here, what kind of bucket it has.
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
     }
     with (
         mock.patch.dict("os.environ", storage),
+        # google-auth, which has been imported by now, has read its variable already.
+        mock.patch.object(_metadata, "_NO_GCE_CHECK", True),
+        _without_grpc(),
         # By which the SDK makes sure that a bucket is the project's own: a service that is not played here.
         mock.patch.object(resource_manager_utils, "get_project_number", return_value=PROJECT_NUMBER),
         mock.patch.object(resource_manager_utils, "get_project_id", return_value=project),
@@ -63,3 +68,23 @@ def connected(stand_in: VertexStandIn, project: str, location: str) -> Iterator[
             metadata._experiment_tracker.reset()
             vars(config).clear()
             vars(config).update(before)
+
+
+@contextlib.contextmanager
+def _without_grpc() -> Iterator[None]:
+    """Let fsspec take gcsfs's plain file system where gcsfs was imported before its variable was set."""
+    if "gcsfs" not in sys.modules:
+        yield
+        return
+    import fsspec
+    import gcsfs.core  # type: ignore[import-untyped]
+
+    schemes = ("gs", "gcs")
+    before = {scheme: fsspec.get_filesystem_class(scheme) for scheme in schemes}
+    try:
+        for scheme in schemes:
+            fsspec.register_implementation(scheme, gcsfs.core.GCSFileSystem, clobber=True)
+        yield
+    finally:
+        for scheme, kind in before.items():
+            fsspec.register_implementation(scheme, kind, clobber=True)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from penstock.testing import Fault, Script
+from penstock.testing import Fault, Script, VertexStandIn
 
 IMAGE = "us-docker.pkg.dev/project/repository/serve@sha256:" + "0" * 64
 
@@ -189,6 +189,19 @@ def test_gcsfs_finds_the_buckets_too(vertex):
     with files.open("data/more.csv", "wb") as file:
         file.write(b"b\n2\n")
     assert vertex.storage.read("gs://data/more.csv") == b"b\n2\n"
+
+
+def test_a_gcsfs_that_was_imported_before_finds_them_too():
+    """Its variable is read once, when it is imported; with it on, each look at a bucket takes a minute of gRPC."""
+    pytest.importorskip("gcsfs")
+    fsspec = pytest.importorskip("fsspec")
+    before = fsspec.get_filesystem_class("gs")
+    with VertexStandIn() as vertex, vertex.connected():
+        vertex.storage.put("gs://data/rows.csv", b"a\n1\n")
+        files, path = fsspec.core.url_to_fs("gs://data/rows.csv", skip_instance_cache=True, timeout=5)
+        assert files.info(path)["size"] == 4
+        assert [entry["name"] for entry in files.ls("gs://data", detail=True)] == ["data/rows.csv"]
+    assert fsspec.get_filesystem_class("gs") is before
 
 
 def test_an_artifact_of_the_metadata_store_is_a_jobs_input(vertex, aiplatform, tmp_path):
