@@ -187,6 +187,13 @@ def check_(what: tuple[str, ...], target: str | None, strict: bool, as_json: boo
     help="Folder to write NAME.yaml into.",
 )
 @click.option(
+    "--image",
+    "swaps",
+    multiple=True,
+    metavar="NAME=OTHER",
+    help="Run in another image what runs in one: tabular=tensorflow. Can be repeated.",
+)
+@click.option(
     "--registry",
     metavar="R",
     help="Name images at this registry, R/NAME, by the digests that it gave them when pushed.",
@@ -209,6 +216,7 @@ def compile_(
     what: tuple[str, ...],
     everything: bool,
     output: Path,
+    swaps: tuple[str, ...],
     registry: str | None,
     digests: Path | None,
     allow_mutable_tags: bool,
@@ -222,20 +230,25 @@ def compile_(
     \b
     Examples: penstock compile tabular_training --output specs
               penstock compile my_pipelines.py:weekly_training --output specs
+              penstock compile tabular_training --image tabular=tensorflow --output specs
               penstock compile --all --registry europe-docker.pkg.dev/my-project/penstock --output specs
     """
     if everything == bool(what):
         raise click.UsageError("say what to compile, by name or with --all: penstock compile tabular_training")
     if not registry and (digests or allow_mutable_tags or by_tag):
         raise click.UsageError("--digests, --allow-mutable-tags and --by-tag go with --registry")
+    if swaps and everything:
+        raise click.UsageError("--image goes with what is named, not with --all")
     from penstock.compile._cli import output as terminal
     from penstock.compile._cli.sources import compile_all
 
     rewrite = None
-    if registry:
+    if registry or swaps:
         from penstock.compile import images as images_of
 
-        rewrite = images_of.pinning(registry, digests, allow_mutable_tags, by_tag)
+        swap = images_of.swapping(swaps)
+        pin = images_of.pinning(registry, digests, allow_mutable_tags, by_tag) if registry else dict
+        rewrite = lambda spec: pin(swap(spec))  # noqa: E731
     written = compile_all(what, everything, output, rewrite)
     if as_json:
         terminal.print_json([{"name": spec.name, "path": str(path), "sha256": spec.sha256} for path, spec in written])

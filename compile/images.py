@@ -522,6 +522,26 @@ def write_digests(context: Path, registry: str, pushed: Mapping[Environment, tup
     return path
 
 
+def swapping(pairs: Collection[str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return the rewrite that puts other images in the place of some, as NAME=OTHER says.
+
+    Raises:
+        PenstockError: A pair is none. The rewrite raises it for a spec that has no image NAME.
+    """
+    others = dict(pair.split("=", 1) for pair in pairs if re.fullmatch("[^=@]+=[^=]+", pair))
+    if len(others) < len(pairs):
+        raise PenstockError(f"--image {', '.join(pairs)}: give each image once, as NAME=OTHER: tabular=tensorflow")
+
+    def swap(spec: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return rewrites.swap_images(spec, others)
+        except KeyError as error:
+            name, there = error.args[0], ", ".join(rewrites.images(spec)) or "none"
+            raise PenstockError(f"--image {name}=…: no step runs in such an image; they run in {there}") from None
+
+    return swap
+
+
 def pinning(
     registry: str, file: Path | None, allow_mutable: bool, by_tag: Collection[str] = ()
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:

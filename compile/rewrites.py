@@ -35,6 +35,36 @@ def pin_images(
     return replace_images(spec, pinned)
 
 
+def swap_images(spec: Mapping[str, Any], others: Mapping[str, str]) -> dict[str, Any]:
+    """Return a spec in which some images have others in their place.
+
+    Args:
+        spec: PipelineSpec.
+        others: Image by image. The first is a repository, or the last part of its name; the second an image, or the
+            last part of a name, which stays in the folder and keeps the tag: {"tabular": "tensorflow"} makes
+            penstock/tabular:0.1.0 penstock/tensorflow:0.1.0.
+
+    Raises:
+        KeyError: The spec has no such image; it names the first that is not there.
+    """
+    missing = set(others)
+
+    def swapped(image: str) -> str:
+        repository, tag = split(image)
+        folder, slash, last = repository.rpartition("/")
+        name = repository if repository in others else last
+        if name not in others:
+            return image
+        missing.discard(name)
+        other = others[name]
+        return other if split(other)[1] or "/" in other else f"{folder}{slash}{other}{tag}"
+
+    found = replace_images(spec, swapped)
+    if missing:
+        raise KeyError(min(missing))
+    return found
+
+
 def replace_images(spec: Mapping[str, Any], replaced: Callable[[str], str]) -> dict[str, Any]:
     """Return a spec in which every image is what a function makes of it, those in values of parameters too."""
 

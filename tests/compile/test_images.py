@@ -424,3 +424,27 @@ def test_a_registry_that_refuses_is_named_and_no_digest_is_written(repository, e
     assert "127.0.0.1:9/team/one: cannot be pushed" in line
     assert "docker login" in line
     assert not (repository / "containers" / "digests.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--image", "tabular"], "--image tabular: give each image once, as NAME=OTHER"),
+        (["--image", "tabular=a", "--image", "tabular=b"], "give each image once"),
+        (["--image", "serving=own"], "--image serving=…: no step runs in such an image; they run in penstock/"),
+    ],
+)
+def test_images_that_cannot_be_swapped_are_named(arguments, problem, tmp_path):
+    command = [PENSTOCK, "compile", "tabular_training", "--output", tmp_path, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert problem in one_line(done)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pipeline_is_compiled_for_another_environment(tmp_path):
+    """A digest of what is swapped in is what is pinned: swapping comes first."""
+    command = [PENSTOCK, "compile", "ingest", "--output", tmp_path, "--image", "tabular=tensorflow"]
+    assert subprocess.run(command).returncode == 0
+    [image] = rewrites.images(yaml.safe_load((tmp_path / "ingest.yaml").read_text()))
+    assert rewrites.split(image)[0] == "penstock/tensorflow"

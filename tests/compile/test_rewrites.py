@@ -55,6 +55,27 @@ def test_an_image_without_a_digest_is_mutable():
     assert rewrites.mutable_images(spec("python:3.11", f"a/b@{DIGEST}", "python:3.11", "c")) == ["python:3.11", "c"]
 
 
+@pytest.mark.parametrize(
+    ("others", "after"),
+    [
+        ({"tabular": "tensorflow"}, ["penstock/tensorflow:0.1.0", "python:3.11", f"r/tensorflow@{DIGEST}"]),
+        ({"penstock/tabular": "own"}, ["penstock/own:0.1.0", "python:3.11", f"r/tabular@{DIGEST}"]),
+        ({"python": "r/python@sha256:1"}, ["penstock/tabular:0.1.0", "r/python@sha256:1", f"r/tabular@{DIGEST}"]),
+        ({"python": "debian:13"}, ["penstock/tabular:0.1.0", "debian:13", f"r/tabular@{DIGEST}"]),
+    ],
+)
+def test_images_are_swapped_by_name_or_by_repository(others, after):
+    before = spec("penstock/tabular:0.1.0", "python:3.11", f"r/tabular@{DIGEST}")
+    kept = copy.deepcopy(before)
+    assert images_of(rewrites.swap_images(before, others)) == after
+    assert before == kept
+
+
+def test_an_image_to_swap_that_is_not_there_is_named():
+    with pytest.raises(KeyError, match="serving"):
+        rewrites.swap_images(spec("penstock/tabular:0.1.0"), {"tabular": "tensorflow", "serving": "own"})
+
+
 def pools(image: str) -> list:
     return [
         {"machine_spec": {"machine_type": "n1"}, "container_spec": {"image_uri": image, "args": ["penstock/tabular"]}}
