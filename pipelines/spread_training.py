@@ -53,7 +53,7 @@ def spread_training(
         on_anomaly: "fail" to stop at anomalies, "report" to go on.
         target: Column to predict.
         exclude: Columns not to learn from.
-        framework: "xgboost", "lightgbm" or "sklearn".
+        framework: "xgboost", "lightgbm", "sklearn", or "keras", which needs the image "tensorflow".
         space: Hyperparameters to search; see tune.
         hyperparameters: The framework's own hyperparameters that are not searched.
         sampler: "random" or "grid".

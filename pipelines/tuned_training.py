@@ -68,7 +68,7 @@ def tuned_training(
         on_anomaly: "fail" to stop at anomalies, "report" to go on.
         target: Column to predict.
         exclude: Columns not to learn from.
-        framework: "xgboost", "lightgbm" or "sklearn".
+        framework: "xgboost", "lightgbm", "sklearn", or "keras", which needs the image "tensorflow".
         space: Hyperparameters to search; see tune.
         hyperparameters: The framework's own hyperparameters that are not searched.
         backend: Who runs the trials: "local", "vertex" or "kubeflow".
