@@ -12,7 +12,9 @@ store. What it cannot do it leaves to the local engine of Feast, which it derive
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -90,27 +92,33 @@ class BulkComputeEngine(LocalComputeEngine):
         )
 
     def _stream(self, registry: BaseRegistry, task: MaterializationTask, writer: Writer) -> None:
-        view, config = task.feature_view, self.repo_config
+        view = task.feature_view
         columns = LocalFeatureBuilder(registry, task, PandasBackend()).get_column_info(view)
+        found = self._encoded(task, columns)
+        # The next rows are made while the store takes these.
+        opened = writer.open(self.repo_config, view, self.online_store)
+        with opened as write, closing(found), ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(next, found, None)
+            while rows := coming.result():
+                coming = ahead.submit(next, found, None)
+                write(rows)
+                self.rows[view.name] += len(rows.keys)
+
+    def _encoded(self, task: MaterializationTask, columns: ColumnInfo) -> Generator[Rows, None, None]:
+        """Yield the rows of `_latest` as stores hold them."""
+        view, version = task.feature_view, self.repo_config.entity_key_serialization_version
         kinds = {entity.name: entity.dtype.to_value_type() for entity in view.entity_columns}
-        with writer.open(config, view, self.online_store) as write:
-            for batch in self._latest(task, columns):
-                write(
-                    Rows(
-                        encode.entity_keys(
-                            {name: batch.column(name) for name in kinds}, kinds, config.entity_key_serialization_version
-                        ),
-                        {
-                            feature.name: encode.values(batch.column(feature.name), feature.dtype.to_value_type())
-                            for feature in view.features
-                        },
-                        encode.instants(batch.column(columns.timestamp_column)),
-                        encode.instants(batch.column(columns.created_timestamp_column))
-                        if columns.created_timestamp_column
-                        else None,
-                    )
-                )
-                self.rows[view.name] += batch.num_rows
+        created = columns.created_timestamp_column
+        for batch in self._latest(task, columns):
+            yield Rows(
+                encode.entity_keys({name: batch.column(name) for name in kinds}, kinds, version),
+                {
+                    feature.name: encode.values(batch.column(feature.name), feature.dtype.to_value_type())
+                    for feature in view.features
+                },
+                encode.instants(batch.column(columns.timestamp_column)),
+                encode.instants(batch.column(created)) if created else None,
+            )
 
     def _latest(self, task: MaterializationTask, columns: ColumnInfo) -> Iterator[pa.RecordBatch]:
         """Yield the latest row of each entity in the time range, both ends included, under the names of the view."""

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROWS, TRIALS, ROUNDS = 60_000, 24, 60
+ROWS, TRIALS, ROUNDS = 60_000, 50, 60  # as many trials as tune runs where nobody says
 WIDE = 400_000  # rows for the memory
 TURNS = 3
 SPACE = {
