@@ -7,6 +7,7 @@ if __name__ != "penstock.components":
 
 # Where KFP's executor runs a component, kfp.dsl has no decorators, and only the logic is wanted.
 if os.environ.get("_KFP_RUNTIME", "false") != "true":
+    from penstock.components.deployment.component import deploy, roll_out, set_traffic, undeploy
     from penstock.components.evaluation.component import evaluate
     from penstock.components.explanation.component import explain, model_card
     from penstock.components.features.component import (
@@ -27,6 +28,7 @@ if os.environ.get("_KFP_RUNTIME", "false") != "true":
 __all__ = [
     "check_serving",
     "compute_features",
+    "deploy",
     "detect_drift",
     "evaluate",
     "explain",
@@ -38,9 +40,12 @@ __all__ = [
     "predict_batch",
     "register",
     "retrieve_features",
+    "roll_out",
+    "set_traffic",
     "suggest",
     "sync_features",
     "train",
     "tune",
+    "undeploy",
     "validate",
 ]

@@ -1,0 +1,39 @@
+"""The platforms that models are deployed to: a name here is a module here, whose `connect` says all that differs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from penstock.components._shared.errors import UserError
+from penstock.components.deployment.endpoint import Backend
+
+# Name of the platform: the extra that brings its client.
+PLATFORMS = {"local": "serving"}
+
+
+def connect(platform: str, options: Mapping[str, Any], component: str) -> Backend:
+    """Return a row of the table, set up by its options; only that platform's client is imported.
+
+    Args:
+        component: Component that uses it, for errors.
+
+    Raises:
+        UserError: There is no such platform, its client is not installed, or an option is unknown or wrong.
+    """
+    if platform not in PLATFORMS:
+        raise UserError(component, "platform", f"{platform!r} is unknown", f"Choose one of {', '.join(PLATFORMS)}")
+    try:
+        module = importlib.import_module(f"{__name__}.{platform}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("penstock"):
+            raise
+        raise UserError(
+            component,
+            "platform",
+            f"{platform} needs {error.name}, which is not installed",
+            f"pip install 'penstock[{PLATFORMS[platform]}]'",
+        ) from None
+    backend: Backend = module.connect(options, component)
+    return backend
