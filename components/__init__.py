@@ -20,7 +20,7 @@ if os.environ.get("_KFP_RUNTIME", "false") != "true":
     from penstock.components.monitoring.component import detect_drift, monitor_performance
     from penstock.components.notification.component import notify
     from penstock.components.prediction.component import predict_batch
-    from penstock.components.registry.component import register
+    from penstock.components.registry.component import fetch_reference, promote, register
     from penstock.components.training.component import train
     from penstock.components.tuning.component import pick, suggest, tune
     from penstock.components.validation.component import validate
@@ -32,12 +32,14 @@ __all__ = [
     "detect_drift",
     "evaluate",
     "explain",
+    "fetch_reference",
     "ingest",
     "model_card",
     "monitor_performance",
     "notify",
     "pick",
     "predict_batch",
+    "promote",
     "register",
     "retrieve_features",
     "roll_out",

@@ -103,6 +103,7 @@ def spread_training(
             model=picked.outputs["model"],
             metrics=evaluated.outputs["metrics"],
             schema=validated.outputs["schema"],
+            statistics=validated.outputs["statistics"],
             model_name=model_name,
             registry=registry,
             expected_version=evaluated.outputs["champion_version"],

@@ -159,6 +159,7 @@ def tuned_training(
             model=trained.outputs["model"],
             metrics=evaluated.outputs["metrics"],
             schema=validated.outputs["schema"],
+            statistics=validated.outputs["statistics"],
             model_name=model_name,
             registry=registry,
             expected_version=evaluated.outputs["champion_version"],

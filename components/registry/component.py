@@ -1,9 +1,9 @@
-"""The declaration of `register`."""
+"""The declarations of `register`, `promote` and `fetch_reference`."""
 
 from typing import NamedTuple, Optional  # kfp reads these names
 
 from kfp import dsl
-from kfp.dsl import Artifact, Input, Metrics, Model
+from kfp.dsl import Artifact, Input, Metrics, Model, Output
 
 from penstock.components.caching import uncached
 from penstock.components.images import image
@@ -16,6 +16,7 @@ def register(
     metrics: Input[Metrics],
     model_name: str,
     schema: Optional[Input[Artifact]] = None,
+    statistics: Optional[Input[Artifact]] = None,
     platform: str = "mlflow",
     registry: str = "",
     alias: str = "champion",
@@ -35,6 +36,7 @@ def register(
         metrics: Metrics written by evaluate.
         model_name: Name in the registry.
         schema: Schema of the training data.
+        statistics: Statistics of the training data from validate, for fetch_reference to hand out.
         platform: Kind of registry: "mlflow".
         registry: URI of the registry. Empty: the environment's, or the local run folder's.
         alias: Alias to move to the new version: "champion" or "challenger". Empty: none.
@@ -57,6 +59,7 @@ def register(
         dict(metrics.metadata),
         model_name=model_name,
         schema=schema.path if schema else None,
+        statistics=statistics.path if statistics else None,
         platform=platform,
         registry=registry,
         alias=alias,
@@ -67,3 +70,74 @@ def register(
         git_commit=git_commit,
     )
     return (result.version, result.uri, result.previous_version)
+
+
+@uncached
+@dsl.component(base_image=image("tabular"), install_kfp_package=False)
+def promote(
+    model_name: str,
+    version: str,
+    alias: str = "champion",
+    expected_version: str = "any",
+    platform: str = "mlflow",
+    registry: str = "",
+    run_id: str = "",
+) -> NamedTuple("Promoted", [("uri", str), ("previous_version", str)]):
+    """Make a registered version the champion, if the one that it was measured against still is.
+
+    The alias moves by compare-and-set, as register moves it: of those that race for it exactly one wins.
+
+    Args:
+        model_name: Name in the registry.
+        version: Version to promote, as register returns it.
+        alias: Alias to move: "champion" or "challenger".
+        expected_version: Version that the alias must still point to, as evaluate returns it for the champion; "" where
+            there was none. "any": the one it points to when this starts.
+        platform: Kind of registry: "mlflow".
+        registry: URI of the registry. Empty: the environment's, or the local run folder's.
+        run_id: Run that promotes it, for others to see.
+
+    Returns:
+        uri: The version's URI in the registry, for example models:/tips/3.
+        previous_version: Version that the alias pointed to before; empty if there was none.
+    """
+    from penstock.components.registry.promote import promote
+
+    result = promote(
+        model_name,
+        version,
+        alias=alias,
+        expected_version=expected_version,
+        platform=platform,
+        registry=registry,
+        run_id=run_id,
+    )
+    return (result.uri, result.previous_version)
+
+
+@uncached
+@dsl.component(base_image=image("tabular"), install_kfp_package=False)
+def fetch_reference(
+    statistics: Output[Artifact],
+    model_name: str,
+    alias: str = "champion",
+    platform: str = "mlflow",
+    registry: str = "",
+) -> NamedTuple("Fetched", [("version", str), ("uri", str)]):
+    """Fetch the statistics of the rows that a registered model was trained on, for detect_drift to compare with.
+
+    Args:
+        statistics: DatasetFeatureStatisticsList (tensorflow-metadata), binary, as it was registered.
+        model_name: Name in the registry.
+        alias: Alias of the version: "champion" or "challenger".
+        platform: Kind of registry: "mlflow".
+        registry: URI of the registry. Empty: the environment's, or the local run folder's.
+
+    Returns:
+        version: The version that the alias points to.
+        uri: The version's URI in the registry, for example models:/tips/3.
+    """
+    from penstock.components.registry.promote import fetch_reference
+
+    result = fetch_reference(model_name, statistics.path, alias=alias, platform=platform, registry=registry)
+    return (result.version, result.uri)

@@ -19,6 +19,7 @@ class Entry:
         digest: SHA-256 of its manifest, which names every file with its own; together with run_id it tells a retry
             from a new registration.
         schema: Schema file of the training data.
+        statistics: Statistics file of the training data.
         parameters: What the model was trained with, as text by name.
         metrics: Finite numbers by name.
         lineage: Where the model comes from, as text by name.
@@ -32,6 +33,7 @@ class Entry:
     digest: str
     run_id: str
     schema: Path | None
+    statistics: Path | None
     parameters: Mapping[str, str]
     metrics: Mapping[str, float]
     lineage: Mapping[str, str]
@@ -65,5 +67,26 @@ class Backend(Protocol):
 
         Raises:
             UserError: The registry cannot be reached, or the alias has moved on; the version then stays without it.
+        """
+        ...
+
+    def move(self, name: str, version: str, alias: str, expected: str, registry: str, run_id: str) -> Registered:
+        """Point an alias of a registered model at a version, if it still points at the expected one.
+
+        Args:
+            expected: Version that the alias has to point to: a version, "" for none yet, or "any" for the one it points
+                to when this starts.
+            run_id: Run that moves it, for others to see.
+
+        Raises:
+            UserError: The registry cannot be reached, has no such version, or the alias has moved on.
+        """
+        ...
+
+    def reference(self, name: str, alias: str, registry: str, statistics: Path) -> Registered:
+        """Return the version that an alias points to; write the statistics of its training rows to `statistics`.
+
+        Raises:
+            UserError: The registry cannot be reached, the alias points nowhere, or the version has no statistics.
         """
         ...

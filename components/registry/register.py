@@ -29,6 +29,7 @@ def register(
     *,
     model_name: str,
     schema: str | os.PathLike[str] | None = None,
+    statistics: str | os.PathLike[str] | None = None,
     platform: str = "mlflow",
     registry: str = "",
     alias: str = "champion",
@@ -45,6 +46,7 @@ def register(
         metrics: Numbers by name; what is not a number is left out.
         model_name: Name in the registry.
         schema: Schema file of the training data.
+        statistics: Statistics file of the training data.
         platform: Kind of registry.
         registry: URI of the registry. Empty: the environment's, or the local run folder's.
         alias: Alias to move to the new version; empty: none.
@@ -58,26 +60,16 @@ def register(
     Raises:
         UserError: An argument is wrong, the model was altered, the registry does not answer, or the alias has moved.
     """
-    if platform not in BACKENDS:
-        raise UserError(
-            COMPONENT, "platform", f"{platform!r} is not a known kind of registry", f"Known are {', '.join(BACKENDS)}"
-        )
+    backend = backend_of(platform, COMPONENT)
     if alias and alias not in ALIASES:
         raise UserError(
             COMPONENT, "alias", f"{alias!r} is not a known alias", f"Known are {', '.join(ALIASES)}; empty sets none"
         )
-    if expected_version not in ("", ANY) and not expected_version.isdecimal():
-        raise UserError(
-            COMPONENT,
-            "expected_version",
-            f"{expected_version!r} is not a version",
-            'Give a number, "any", or "" where there is no version yet',
-        )
+    check_expected(expected_version, COMPONENT)
     check_model_name(model_name, COMPONENT)
-    folder, schema_file = Path(model), Path(schema) if schema is not None else None
+    folder = Path(model)
     facts = unseal(folder, KIND, COMPONENT, "model", besides=LEFT_BY_OTHERS)
-    if schema_file is not None and not schema_file.is_file():
-        raise UserError(COMPONENT, "schema", f"{schema_file} is not a file", "Run the step that writes it again")
+    schema_file, statistics_file = _file(schema, "schema"), _file(statistics, "statistics")
     digest = sha256(folder / MANIFEST)
     entry = Entry(
         name=model_name,
@@ -85,6 +77,7 @@ def register(
         digest=digest,
         run_id=run_id,
         schema=schema_file,
+        statistics=statistics_file,
         parameters=dict(_flat({name: facts[name] for name in TRAINED_WITH if name in facts})),
         metrics=_numbers(metrics),
         lineage={
@@ -92,6 +85,7 @@ def register(
             "train_fingerprint": str(facts.get("train_fingerprint", "")),
             "eval_fingerprint": str(facts.get("eval_fingerprint", "")),
             "schema_sha256": sha256(schema_file) if schema_file else "",
+            "statistics_sha256": sha256(statistics_file) if statistics_file else "",
             "framework": str(facts.get("framework", "")),
             "spec_sha256": spec_sha256,
             "git_commit": git_commit,
@@ -102,7 +96,35 @@ def register(
         alias=alias,
         expected=expected_version,
     )
-    return BACKENDS[platform].add(entry, registry)
+    return backend.add(entry, registry)
+
+
+def backend_of(platform: str, component: str) -> Backend:
+    """Return the row of the table of registries that a platform names."""
+    if platform not in BACKENDS:
+        raise UserError(
+            component, "platform", f"{platform!r} is not a known kind of registry", f"Known are {', '.join(BACKENDS)}"
+        )
+    return BACKENDS[platform]
+
+
+def check_expected(version: str, component: str) -> None:
+    """Refuse what no alias can be expected to point to."""
+    if version not in ("", ANY) and not version.isdecimal():
+        raise UserError(
+            component,
+            "expected_version",
+            f"{version!r} is not a version",
+            'Give a number, "any", or "" where there is no version yet',
+        )
+
+
+def _file(path: str | os.PathLike[str] | None, argument: str) -> Path | None:
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise UserError(COMPONENT, argument, f"{path} is not a file", "Run the step that writes it again")
+    return Path(path)
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -1,14 +1,18 @@
 """MLflow: a SQLite file or a tracking server.
 
-A version's source is the model folder, uploaded as artifacts of an MLflow run that also holds parameters, metrics and
-the schema. The lineage lies on the version as tags whose names start with `penstock.`.
+A version's source is the model folder, uploaded as artifacts of an MLflow run that also holds parameters, metrics, the
+schema and the statistics. The lineage lies on the version as tags whose names start with `penstock.`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
 import time
+from pathlib import Path
 
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -21,6 +25,7 @@ from penstock.components.registry.mutex import hold
 COMPONENT = "register"
 LONGEST_VALUE = 5000  # characters of a tag or parameter that every MLflow release and store takes
 BATCH = 100  # parameters that one request may carry
+STATISTICS = "statistics"  # folder of an MLflow run
 
 
 class MlflowBackend:
@@ -46,9 +51,81 @@ class MlflowBackend:
                 with contextlib.suppress(MlflowException):
                     place.client.delete_run(uploaded)
 
+    def move(self, name: str, version: str, alias: str, expected: str, registry: str, run_id: str) -> Registered:
+        """See Backend."""
+        place = open_registry(registry, "promote")
+        at_start = place.aliases(name).get(alias, "")
+        uri = f"models:/{name}/{version}"
+        with hold(place, name, run_id):
+            tags = _version(place, name, version).tags
+            now = place.aliases(name).get(alias, "")
+            if now == version:  # an earlier attempt of this step was here
+                return Registered(version, uri, tags.get(_tag("replaces"), ""))
+            wanted = at_start if expected == ANY else expected
+            if now != wanted:
+                raise UserError(
+                    place.component,
+                    "alias",
+                    f"{alias} of {name} is now {_said(now)}, not {_said(wanted)}: it is left there",
+                    "Evaluate against it and promote again",
+                )
+            with place.speaking():
+                client = place.client
+                client.set_model_version_tag(name, version, _tag("replaces"), wanted)
+                client.set_registered_model_alias(name, alias, version)
+                client.set_model_version_tag(name, version, _tag(f"alias.{alias}"), "set")
+        return Registered(version, uri, wanted)
+
+    def reference(self, name: str, alias: str, registry: str, statistics: Path) -> Registered:
+        """See Backend."""
+        place = open_registry(registry, "fetch_reference")
+        version = place.aliases(name).get(alias, "")
+        if not version:
+            raise UserError(
+                place.component,
+                "model_name",
+                f"{place.uri} has no {alias} of {name!r}",
+                "Train and register one first, such as by the pipeline tabular_training",
+            )
+        run = _version(place, name, version).run_id
+        with tempfile.TemporaryDirectory(prefix="penstock-reference-") as folder:
+            with place.speaking():
+                listed = place.client.list_artifacts(run, STATISTICS)
+                files = [
+                    download_artifacts(
+                        run_id=run, artifact_path=each.path, dst_path=folder, tracking_uri=place.client.tracking_uri
+                    )
+                    for each in listed
+                ]
+            if len(files) != 1:
+                raise UserError(
+                    place.component,
+                    "model_name",
+                    f"version {version} of {name!r} was registered without the statistics of its training rows",
+                    "Register a version with them; register takes the statistics that validate writes",
+                )
+            statistics.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files[0], statistics)
+        return Registered(version, f"models:/{name}/{version}", "")
+
 
 def _tag(name: str) -> str:
     return f"penstock.{name}"
+
+
+def _version(place: Registry, name: str, version: str) -> ModelVersion:
+    with place.speaking():
+        try:
+            return place.client.get_model_version(name, version)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    raise UserError(
+        place.component,
+        "version",
+        f"{place.uri} has no version {version} of {name!r}",
+        "Give one that register returned",
+    )
 
 
 def _find(place: Registry, entry: Entry) -> ModelVersion | None:
@@ -78,6 +155,8 @@ def _upload(place: Registry, entry: Entry) -> str:
             client.log_artifacts(run, str(entry.folder), "model")
             if entry.schema is not None:
                 client.log_artifact(run, str(entry.schema), "schema")
+            if entry.statistics is not None:
+                client.log_artifact(run, str(entry.statistics), STATISTICS)
             client.set_terminated(run, "FINISHED")
         except BaseException:
             with contextlib.suppress(MlflowException):

@@ -22,6 +22,7 @@ def test_tags_are_those_listed(
         {},
         model_name="tips",
         schema=tmp_path / "schema",
+        statistics=tmp_path / "schema",
         registry=registry,
         run_id="run-1",
         spec_sha256="s",
