@@ -17,6 +17,8 @@ def detect_drift(
     report: Output[HTML],
     reference: Optional[Input[Dataset]] = None,
     reference_statistics: Optional[Input[Artifact]] = None,
+    attributions: Optional[Input[Dataset]] = None,
+    reference_attributions: Optional[Input[Dataset]] = None,
     columns: List[str] = [],
     exclude: List[str] = [],
     predictions: List[str] = [],
@@ -25,9 +27,16 @@ def detect_drift(
     thresholds: Dict[str, float] = {},
     false_alarms: float = 0.01,
     tolerance: float = 0.01,
+    attribution_threshold: float = 0.9,
 ) -> NamedTuple(
     "Detected",
-    [("drifted", bool), ("drifted_columns", List[str]), ("predictions_drifted", bool), ("faulty_columns", List[str])],
+    [
+        ("drifted", bool),
+        ("drifted_columns", List[str]),
+        ("predictions_drifted", bool),
+        ("attributions_drifted", bool),
+        ("faulty_columns", List[str]),
+    ],
 ):
     """Say which columns have moved away from a reference, by how much, and that it is not by chance.
 
@@ -35,10 +44,12 @@ def detect_drift(
         current: Rows to look at: any dataset, or a server's request log that ingest has read.
         drift: Everything that was found, as JSON.
         prometheus: The same as gauges in Prometheus's text format.
-        metrics: Rows, columns, drifted and faulty columns, and the largest distance.
+        metrics: Rows, columns, drifted and faulty columns, the largest distance, and the NDCG of the attributions.
         report: The same to look at, with plots.
         reference: Rows to compare with, such as those that the model was trained on.
         reference_statistics: Statistics of such rows from validate, TFDV or TFX, in place of reference.
+        attributions: What explain wrote of the rows, or of some of them. None: attributions are not compared.
+        reference_attributions: What explain wrote, with the same model, of rows to compare with.
         columns: Columns to compare. Empty: all that both have.
         exclude: Columns to leave out.
         predictions: Columns that hold predictions. Empty: `prediction` and those that begin with `probability_`.
@@ -48,11 +59,14 @@ def detect_drift(
         false_alarms: Probability of calling any column drifted when none is, over all columns together.
         tolerance: Share of the rows that may hold new values or values out of range, and by which missing values may
             become more or fewer.
+        attribution_threshold: NDCG, 0 to 1, of the ranking of columns by mean absolute attribution below which
+            attributions have drifted.
 
     Returns:
-        drifted: Whether any column has drifted.
+        drifted: Whether any column or the attributions have drifted.
         drifted_columns: Their names, furthest first.
         predictions_drifted: Whether a column of predictions is among them.
+        attributions_drifted: Whether the ranking of columns by what they add to predictions has changed.
         faulty_columns: Columns that are absent, of another type, or hold more missing, new or outlying values than
             tolerated.
     """
@@ -68,11 +82,14 @@ def detect_drift(
         columns=columns,
         exclude=exclude,
         predictions=predictions,
-        limits=Limits(distance, threshold, thresholds, false_alarms, tolerance),
+        attributions=attributions.path if attributions else None,
+        reference_attributions=reference_attributions.path if reference_attributions else None,
+        limits=Limits(distance, threshold, thresholds, false_alarms, tolerance, attribution_threshold),
     )
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)
-    return (bool(result.drifted), list(result.drifted), bool(result.predictions), list(result.faulty))
+    drifted = bool(result.drifted) or result.attributions
+    return (drifted, list(result.drifted), bool(result.predictions), result.attributions, list(result.faulty))
 
 
 @dsl.component(base_image=image("tabular"), install_kfp_package=False)

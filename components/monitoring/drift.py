@@ -13,6 +13,7 @@ from typing import Any
 from penstock.components._shared.dataset import Dataset, open_dataset, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.messages import read_statistics
+from penstock.components.monitoring import attributions as attributed
 from penstock.components.monitoring import bins, exposition, measures, quality, render
 from penstock.components.monitoring.bins import Column, Counted
 
@@ -30,6 +31,7 @@ class Limits:
         thresholds: The same for single columns.
         false_alarms: Probability of calling any column drifted when none is, 0 to 1.
         tolerance: Share of rows that may be new, out of range, or missing beyond the reference's share, 0 to 1.
+        attribution_threshold: NDCG below which attributions have drifted, 0 to 1; see attributions.py.
     """
 
     distance: str = "psi"
@@ -37,6 +39,7 @@ class Limits:
     thresholds: Mapping[str, float] | None = None
     false_alarms: float = 0.01
     tolerance: float = 0.01
+    attribution_threshold: float = 0.9
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,14 @@ class Detected:
         drifted: Columns that have drifted, furthest first.
         predictions: Those of them that are predictions.
         faulty: Columns that something is wrong with.
+        attributions: Whether attributions have drifted; False without any.
         metrics: Numbers of the whole, by name.
     """
 
     drifted: tuple[str, ...]
     predictions: tuple[str, ...]
     faulty: tuple[str, ...]
+    attributions: bool
     metrics: Mapping[str, float]
 
 
@@ -67,6 +72,8 @@ def detect(
     columns: Sequence[str] = (),
     exclude: Sequence[str] = (),
     predictions: Sequence[str] = (),
+    attributions: str | os.PathLike[str] | None = None,
+    reference_attributions: str | os.PathLike[str] | None = None,
     limits: Limits = Limits(),
 ) -> Detected:
     """Compare rows with a reference, and write down what was found.
@@ -81,6 +88,8 @@ def detect(
         columns: Columns to compare. Empty: all that both have.
         exclude: Columns to leave out.
         predictions: Columns that hold predictions. Empty: `prediction` and those that begin with `probability_`.
+        attributions: Dataset that explain wrote of the rows, or of some of them.
+        reference_attributions: The same of the reference.
         limits: When a column has drifted.
 
     Raises:
@@ -95,6 +104,7 @@ def detect(
     _check_names(before, data, exclude, "exclude")
     _check_names(before, data, list(limits.thresholds or ()), "thresholds")
     wanted = [name for name in before.columns if (not columns or name in columns) and name not in exclude]
+    moved = _attributions(reference_attributions, attributions, limits)
     now, strange = bins.like(before, data.files, wanted)
 
     compared = [_compared(before.columns[name], now.columns[name], limits) for name in wanted if name in now.columns]
@@ -127,6 +137,7 @@ def detect(
         "current": {"fingerprint": data.fingerprint, "rows": data.rows},
         "limits": {**asdict(limits), "thresholds": dict(limits.thresholds or {})},
         "columns": compared,
+        "attributions": moved,
         "issues": [asdict(issue) for issue in found_issues],
         "not_compared": _not_compared(before, now, data, exclude),
     }
@@ -184,6 +195,17 @@ def _reference(
     return bins.of_rows(data.files), {"kind": "dataset", "fingerprint": data.fingerprint}
 
 
+def _attributions(
+    reference: str | os.PathLike[str] | None, current: str | os.PathLike[str] | None, limits: Limits
+) -> dict[str, Any] | None:
+    if reference is None and current is None:
+        return None
+    if reference is None or current is None:
+        missing = "reference_attributions" if reference is None else "attributions"
+        raise UserError(COMPONENT, missing, "it is not given, the other is", "Give both, or neither")
+    return attributed.compare(reference, current, limits.attribution_threshold)
+
+
 def _check(limits: Limits) -> None:
     if limits.distance not in measures.DISTANCES:
         known = ", ".join(measures.DISTANCES)
@@ -193,6 +215,7 @@ def _check(limits: Limits) -> None:
         *(("thresholds", value, math.inf) for value in (limits.thresholds or {}).values()),
         ("false_alarms", limits.false_alarms, 1.0),
         ("tolerance", limits.tolerance, 1.0),
+        ("attribution_threshold", limits.attribution_threshold, 1.0),
     ):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
             expected = "a number from 0 to 1" if most == 1.0 else "a number of 0 or more"
@@ -210,16 +233,19 @@ def _detected(found: Mapping[str, Any]) -> Detected:
     drifted = [each for each in columns if each["drifted"]]
     faulty = dict.fromkeys(issue["column"] for issue in found["issues"])
     distances = [each["distance"] for each in columns if each["distance"] is not None]
+    moved = found["attributions"]
     return Detected(
         drifted=tuple(each["name"] for each in drifted),
         predictions=tuple(each["name"] for each in drifted if each["prediction"]),
         faulty=tuple(faulty),
+        attributions=bool(moved and moved["drifted"]),
         metrics={
             "rows": float(found["current"]["rows"]),
             "columns": float(len(columns)),
             "drifted_columns": float(len(drifted)),
             "faulty_columns": float(len(faulty)),
             f"largest_{found['limits']['distance']}": max(distances, default=0.0),
+            **({"attribution_ndcg": moved["ndcg"]} if moved else {}),
         },
     )
 

@@ -44,8 +44,21 @@ def drift(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             missing.labels(column["name"], name).set(value)
     for issue in found["issues"]:
         issues.labels(issue["column"], issue["kind"]).set(issue["share"])
+    if found["attributions"]:
+        _attributions(found["attributions"], registry)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_to_textfile(str(path), registry)
+
+
+def _attributions(found: Mapping[str, Any], registry: CollectorRegistry) -> None:
+    ndcg = Gauge("penstock_attribution_ndcg", "NDCG of the ranking of columns by attribution.", registry=registry)
+    drifted = Gauge("penstock_attributions_drifted", "Whether attributions have drifted.", registry=registry)
+    mean = Gauge("penstock_attribution", "Mean absolute attribution.", ["column", "set"], registry=registry)
+    ndcg.set(found["ndcg"])
+    drifted.set(found["drifted"])
+    for column in found["columns"]:
+        for name, value in column["mean_absolute"].items():
+            mean.labels(column["name"], name).set(value)
 
 
 def performance(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

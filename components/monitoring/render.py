@@ -27,6 +27,12 @@ def drift(found: Mapping[str, Any], reference: Counted, current: Counted) -> Rep
     built.status(
         not drifted, f"{len(drifted)} of {len(found['columns'])} columns drifted: {names}" if drifted else "No drift"
     )
+    moved = found["attributions"]
+    if moved:
+        text = f"NDCG {moved['ndcg']:.3f}, threshold {moved['threshold']:g}"
+        built.status(
+            not moved["drifted"], f"{'Attributions drifted' if moved['drifted'] else 'No attribution drift'}: {text}"
+        )
     if found["issues"]:
         built.status(False, f"Wrong with the data: {len(found['issues'])}, see below")
     built.facts(
@@ -64,6 +70,8 @@ def drift(found: Mapping[str, Any], reference: Counted, current: Counted) -> Rep
                 for issue in found["issues"]
             ],
         )
+    if moved:
+        _attributions(moved, built)
     built.heading("Distributions")
     shown = [each for each in found["columns"] if each["distance"] is not None]
     for each in shown[:MOST_FIGURES]:
@@ -78,6 +86,41 @@ def drift(found: Mapping[str, Any], reference: Counted, current: Counted) -> Rep
         built.heading("Not compared")
         built.table(["column", "why"], [list(item) for item in found["not_compared"].items()])
     return built
+
+
+def _attributions(moved: Mapping[str, Any], built: Report) -> None:
+    sides = " and ".join(f"{moved[name]['rows']:,} {text}" for name, text in _ATTRIBUTED.items())
+    built.heading("What columns add to predictions")
+    built.text(f"Mean absolute attributions, of {sides}; the columns in the order of the reference.")
+    built.table(
+        ["column", "rank before", "rank", "before", "now", "change", "relative"],
+        [
+            [
+                each["name"],
+                each["rank"]["reference"],
+                each["rank"]["current"],
+                each["mean_absolute"]["reference"],
+                each["mean_absolute"]["current"],
+                each["change"],
+                None if each["relative_change"] is None else f"{each['relative_change']:+.1%}",
+            ]
+            for each in moved["columns"]
+        ],
+    )
+    shown = moved["columns"][:MOST_BARS]
+    figure = new_figure(6, 1 + 0.3 * len(shown))
+    axes = figure.subplots()
+    for side, (name, text) in enumerate(_ATTRIBUTED.items()):
+        values = [each["mean_absolute"][name] for each in shown]
+        axes.barh(np.arange(len(shown)) + 0.4 * side, values, 0.4, color=COLORS[side], label=text)
+    axes.set_yticks(np.arange(len(shown)) + 0.2, [each["name"][:LONGEST_LABEL] for each in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel("mean absolute attribution")
+    axes.legend()
+    built.figure(figure, f"NDCG {moved['ndcg']:.3f}")
+
+
+_ATTRIBUTED = {"reference": "rows of the reference", "current": "current rows"}
 
 
 def _chance(value: float | None) -> float | str | None:
