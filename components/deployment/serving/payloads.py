@@ -224,7 +224,7 @@ def _read_azureml(body: Any, signature: Signature) -> Rows:
     return _AZUREML[name](value, name, signature)
 
 
-_DATATYPES: dict[str, frozenset[type]] = {
+DATATYPES: dict[str, frozenset[type]] = {
     "BOOL": frozenset({bool}),
     "BYTES": frozenset({str}),
     **{f"{sign}INT{bits}": frozenset({int}) for sign in ("", "U") for bits in (8, 16, 32, 64)},
@@ -243,7 +243,7 @@ def _read_v2(body: Any, signature: Signature) -> Rows:
             raise malformed(f"inputs has the tensor {shown(name)} twice")
         columns[name] = values
         datatype = tensor["datatype"]
-        if name in known and not known[name].kind.types & _DATATYPES[datatype]:
+        if name in known and not known[name].kind.types & DATATYPES[datatype]:
             wanted = known[name].kind
             problems.append(
                 Problem(None, name, f"is of {datatype}; the model reads {wanted.wanted}, {wanted.datatype}")
@@ -266,8 +266,8 @@ def _tensor(tensor: Any, what: str) -> tuple[str, list[Any]]:
     name, datatype = tensor.get("name"), tensor.get("datatype")
     if not isinstance(name, str):
         raise malformed(f"{what}.name is {_article(name)}, not a string")
-    if not isinstance(datatype, str) or datatype not in _DATATYPES:
-        raise malformed(f"{what}.datatype is {_article(datatype)}, none of {', '.join(_DATATYPES)}")
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        raise malformed(f"{what}.datatype is {_article(datatype)}, none of {', '.join(DATATYPES)}")
     parameters = tensor.get("parameters")
     if isinstance(parameters, dict) and "binary_data_size" in parameters:
         raise malformed(f"{what} is binary; this server takes tensors as JSON")
@@ -282,9 +282,9 @@ def _tensor(tensor: Any, what: str) -> tuple[str, list[Any]]:
             f"[{len(values)}, 1]; give a tensor a column, with a value a row"
         )
     types = set(map(type, values)) - {type(None)}
-    if not types <= _DATATYPES[datatype]:
+    if not types <= DATATYPES[datatype]:
         row = next(
-            row for row, value in enumerate(values) if value is not None and type(value) not in _DATATYPES[datatype]
+            row for row, value in enumerate(values) if value is not None and type(value) not in DATATYPES[datatype]
         )
         raise invalid([Problem(row, name, f"is {_article(values[row])}, which is no {datatype}")])
     return name, values

@@ -8,6 +8,7 @@ import random
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -43,6 +44,12 @@ class Served:
     model: TabularModel
     signature: Signature
     example: bytes
+
+    @property
+    def example_rows(self) -> tuple[dict[str, Any], ...]:
+        """The rows of the example, by column."""
+        split = json.loads(self.example)["dataframe_split"]
+        return tuple(dict(zip(split["columns"], row, strict=True)) for row in split["data"])
 
     def predict(self, rows: Rows) -> dict[str, np.ndarray]:
         """Return the columns of the signature's outputs, as the model's own `python_function` has them.

@@ -30,7 +30,7 @@ from typing import Any
 from aiohttp import web
 
 from penstock.components._shared.errors import USER_ERROR_EXIT_CODE, UserError
-from penstock.components.deployment.serving import buckets, payloads, served
+from penstock.components.deployment.serving import buckets, openapi, payloads, served
 from penstock.components.deployment.serving.metrics import CONTENT_TYPE, Metrics
 from penstock.components.deployment.serving.payloads import PROTOCOLS, Protocol
 from penstock.components.deployment.serving.refusal import Refusal, shown
@@ -84,6 +84,7 @@ class Server:
         self._store = _store(settings.log)
         self._log: RequestLog | None = None
         self._answering: served.Answering | None = None
+        self._described: bytes | None = None
         self._draining = False
         self._handling = self._busy = 0
         self._loop = asyncio.get_running_loop()
@@ -185,6 +186,10 @@ class Server:
         self._metrics.model.labels(model.name, model.version, str(model.model.facts.get("framework", ""))).set(1)
         self._answering = served.Answering(model, self._metrics, self._log, settings.log_sample)
         self._routes |= self._model_routes(model)
+        document = openapi.Document(
+            model.name, model.version, model.signature, settings.max_bytes, bool(self._token), model.example_rows
+        )
+        self._described = json.dumps(openapi.write(document, self._routes)).encode()
         self._metrics.ready.set(1)
 
     async def _drain(self, runner: web.ServerRunner) -> None:
@@ -338,6 +343,7 @@ class Server:
             "/v2/health/ready": ready,
             "/ping": ready,
             "/version": Route("version", get=self._version, is_open=True),
+            "/openapi.json": Route("openapi", get=self._openapi),
             "/v2": Route("v2", get=self._v2),
             "/metrics": Route("metrics", get=self._prometheus),
             "/score": Route("score", protocol=PROTOCOLS["azureml"]),
@@ -358,6 +364,11 @@ class Server:
     def _readiness(self, name: str = "") -> web.Response:
         ready = self._answering is not None and not self._draining
         return _json({**({"name": name} if name else {}), "ready": ready}, 200 if ready else 503)
+
+    def _openapi(self) -> web.Response:
+        if self._described is None:
+            raise Refusal(503, "loading", "the model is being loaded", headers=[("Retry-After", "1")])
+        return web.Response(body=self._described, content_type=payloads.JSON)
 
     def _version(self) -> web.Response:
         found: dict[str, Any] = {"penstock": version("penstock")}
