@@ -10,7 +10,7 @@ from typing import Any
 
 from penstock.compile._cli.output import console, table
 from penstock.compile.targets.local.look import seconds_text
-from penstock.compile.targets.local.outline import flat, message, outline
+from penstock.compile.targets.local.outline import flat, message, outline, titles
 from penstock.compile.targets.local.record import RunRecord, State, TaskRecord, Values
 
 _METRICS_SHOWN = 12
@@ -20,7 +20,10 @@ _VERDICTS = {State.SUCCEEDED: "green", State.RUNNING: "cyan"}
 def show(record: RunRecord, verdict: str = "") -> None:
     """Print outputs, metrics, how it ended, in the words of `verdict` if given, and where everything lies."""
     out = console()
-    rows = [row for task, _ in flat(outline(record.tasks)) for row in _rows(task)]
+    names = titles(record.tasks)
+    rows = [
+        row for task, _ in flat(outline(record.tasks)) if task.path in names for row in _rows(task, names[task.path])
+    ]
     if rows:
         out.print()
         out.print(table(["step", "output", "value"], rows))
@@ -41,9 +44,10 @@ def show(record: RunRecord, verdict: str = "") -> None:
 def problems(record: RunRecord) -> list[str]:
     """Return what went wrong, each failed step by its own message and with its log."""
     lines = []
+    names = titles(record.tasks)
     for task in record.tasks:
         if task.state is State.FAILED and task.kind != "dag":
-            lines.append(f"error: {task.path}: {message(task)}")
+            lines.append(f"error: {names[task.path]}: {message(task)}")
             if task.log:
                 lines.append(f"  log: {near(Path(record.folder) / task.log)}")
     if not lines and record.state in (State.FAILED, State.CANCELLED):
@@ -70,16 +74,14 @@ def near(path: Path) -> str:
     return relative if len(relative) < len(str(path)) else str(path)
 
 
-def _rows(task: TaskRecord) -> Iterator[list[str]]:
-    if task.kind == "dag":
-        return
+def _rows(task: TaskRecord, title: str) -> Iterator[list[str]]:
     for name, value in task.outputs.parameters.items():
-        yield [task.path, name, one_line(value)]
+        yield [title, name, one_line(value)]
     metrics = list(task.metrics.items())
     for name, number in metrics[:_METRICS_SHOWN]:
-        yield [task.path, name, f"{number:.6g}"]
+        yield [title, name, f"{number:.6g}"]
     if len(metrics) > _METRICS_SHOWN:
-        yield [task.path, "…", f"{len(metrics) - _METRICS_SHOWN} more in the report"]
+        yield [title, "…", f"{len(metrics) - _METRICS_SHOWN} more in the report"]
 
 
 def _artifact_rows(step: str, values: Values) -> list[list[str]]:

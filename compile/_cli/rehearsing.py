@@ -21,6 +21,7 @@ from penstock.compile.targets.azureml.step import ABSENT, CONTROL_FILE
 from penstock.compile.targets.local import record as local
 from penstock.compile.targets.local import report
 from penstock.compile.targets.local.look import seconds_text
+from penstock.compile.targets.local.outline import title
 
 _METRICS = "system.Metrics"
 _CONDITION = re.compile(r"the condition (.*) is false")  # as step.py says why it skips its task
@@ -121,7 +122,7 @@ def _task(step: StepRecord, record: Record, paths: dict[str, str], folder: Path,
     log = Path(step.folder, "log.txt")
     return local.TaskRecord(
         path=paths[step.name],
-        name=paths[step.name],
+        name=title(paths[step.name], paths[step.name].rpartition(".")[2]),
         kind="container",
         depends_on=tuple(paths[name] for name in step.after),
         condition=condition,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +38,25 @@ def flat(forest: Sequence[Outline], depth: int = 0) -> Iterator[tuple[TaskRecord
     for node in forest:
         yield node.task, depth
         yield from flat(node.children, depth + 1)
+
+
+def titles(tasks: Sequence[TaskRecord]) -> dict[str, str]:
+    """Return what to call each task that is no DAG, by path: its own name, in a loop with the iteration behind it.
+
+    Where two would be called the same, both go by their paths.
+    """
+    found = {task.path: title(task.path, task.name) for task in tasks if task.kind != "dag"}
+    times = Counter(found.values())
+    return {path: name if times[name] == 1 else path for path, name in found.items()}
+
+
+def title(path: str, name: str) -> str:
+    """Return a task's name with the iterations behind it that it is inside of, as in train[0]."""
+    scopes = path.split(".")
+    iterations = "".join(f"[{scope}]" for scope in scopes if scope.isdecimal())
+    if name == scopes[-1] and name.isdecimal():  # of a loop over one task, the iteration is the task
+        name = next((scope for scope in reversed(scopes) if not scope.isdecimal()), name)
+    return name if iterations and name.endswith(iterations) else name + iterations
 
 
 def _parent(path: str, known: dict[str, TaskRecord]) -> str:

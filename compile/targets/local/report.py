@@ -15,7 +15,7 @@ from typing import Any
 
 from penstock.compile.targets.local.drawing import drawing
 from penstock.compile.targets.local.look import MARKS, STYLE, bytes_text, seconds_text
-from penstock.compile.targets.local.outline import flat, message, outline, short
+from penstock.compile.targets.local.outline import flat, message, outline, short, titles
 from penstock.compile.targets.local.record import ArtifactRecord, RunRecord, State, TaskRecord, Values
 
 _OPEN_AT_MOST = 12  # tasks, beyond which only those that failed are shown unfolded
@@ -86,23 +86,25 @@ def _spec(sha256: str) -> str:
 
 def _reports(record: RunRecord, folder: Path) -> Iterator[str]:
     """Yield links to the HTML artifacts that the tasks wrote."""
+    names = titles(record.tasks)
     for task in record.tasks:
         for name, artifacts in task.outputs.artifacts.items() if task.kind != "dag" else ():
             for artifact in artifacts:
                 if artifact.type == "system.HTML" and _is_local(artifact.uri):
                     uri = _named_as_html(artifact.uri, folder)
-                    yield f'<a href="{_href(uri)}">{_e(task.path)} {_e(name)}</a>'
+                    yield f'<a href="{_href(uri)}">{_e(names[task.path])} {_e(name)}</a>'
 
 
 def _errors(record: RunRecord) -> Iterator[str]:
     failed = [task for task in record.tasks if task.state is State.FAILED and task.kind != "dag"]
     if not failed and not record.error:
         return
+    names = titles(record.tasks)
     yield '<div class="errors" role="alert">\n'
     if record.error and not failed:
         yield f"<p>{_e(record.error)}</p>\n"
     for task in failed:
-        yield f'<p><a href="#{_anchor(task)}">{_e(task.path)}</a>: {_e(message(task))}</p>\n'
+        yield f'<p><a href="#{_anchor(task)}">{_e(names[task.path])}</a>: {_e(message(task))}</p>\n'
     yield "</div>\n"
 
 
@@ -115,12 +117,13 @@ def _timeline(record: RunRecord, tasks: Iterable[TaskRecord]) -> Iterator[str]:
             bars.append((max(begin, 0.0), max(task.seconds, 0.0), task))
     if not bars:
         return
+    names = titles(record.tasks)
     end = max(record.seconds, *(begin + took for begin, took, _ in bars), 0.001)
     yield '<h2>Timeline</h2>\n<div class="timeline">\n'
     for begin, took, task in sorted(bars, key=lambda bar: bar[0]):
         left, width = 100 * begin / end, 100 * took / end
         yield (
-            f'<a class="name" href="#{_anchor(task)}">{_e(task.path)}</a>'
+            f'<a class="name" href="#{_anchor(task)}">{_e(names[task.path])}</a>'
             f'<span class="track"><span class="bar {task.state}" style="left:{left:.2f}%;width:{width:.2f}%">'
             "</span></span>"
             f'<span class="took">{seconds_text(task.seconds)}</span>\n'

@@ -1,0 +1,42 @@
+"""What tasks are called where a run is summed up."""
+
+import pytest
+
+from penstock.compile.targets.local.outline import title, titles
+from penstock.compile.targets.local.record import TaskRecord
+
+
+def record(path: str, name: str = "", kind: str = "container") -> TaskRecord:
+    return TaskRecord(path, name or path.rpartition(".")[2], kind)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "said"),
+    [
+        ("train", "train", "train"),
+        ("condition-branches-1.condition-3.condition-2.register", "register", "register"),
+        ("condition-1.train", "train with features", "train with features"),
+        ("for-loop-1.0.train", "train", "train[0]"),
+        ("for-loop-1.2.condition-3.for-loop-4.1.train", "train", "train[2][1]"),
+        ("for-loop-1.3", "3", "for-loop-1[3]"),
+        ("for-loop-1.0.train", "train[0]", "train[0]"),
+    ],
+)
+def test_a_task_goes_by_its_own_name_and_its_iteration(path, name, said):
+    assert title(path, name) == said
+
+
+def test_two_of_one_name_go_by_their_paths_and_others_do_not():
+    tasks = [
+        record("condition-1", kind="dag"),
+        record("condition-1.notify"),
+        record("condition-2.notify"),
+        record("condition-1.train"),
+        record("for-loop-1.0.train"),
+    ]
+    assert titles(tasks) == {
+        "condition-1.notify": "condition-1.notify",
+        "condition-2.notify": "condition-2.notify",
+        "condition-1.train": "train",
+        "for-loop-1.0.train": "train[0]",
+    }
