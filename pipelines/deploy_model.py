@@ -3,7 +3,6 @@
 from typing import Any, Dict, List
 
 from kfp import dsl
-from kfp.dsl import Model
 
 from penstock.components import deploy, roll_out
 
@@ -13,7 +12,6 @@ def deploy_model(
     endpoint: str = "taxi-tips",
     registered_model: str = "taxi-tips@champion",
     registry: str = "",
-    model_uri: str = "",
     platform: str = "local",
     options: Dict[str, Any] = {},
     strategy: str = "canary",
@@ -27,7 +25,7 @@ def deploy_model(
     unfinished: str = "resume",
     remove_idle: bool = False,
 ) -> None:
-    """Deploy a model, and move the traffic of its endpoint to it as long as a gate holds.
+    """Deploy a registered model, and move the traffic of its endpoint to it as long as a gate holds.
 
     The first version of an endpoint gets all traffic at once; each later one step by step, and what does not hold the
     gate is rolled back and fails the run.
@@ -36,7 +34,6 @@ def deploy_model(
         endpoint: Name of the endpoint; made if it is not there.
         registered_model: NAME@ALIAS or NAME/VERSION in the registry.
         registry: URI of the MLflow registry.
-        model_uri: URI of a model folder that train wrote, in place of a registered model.
         platform: Where it runs: "local"; see deploy.
         options: What that platform needs besides; see deploy.
         strategy: "canary", "blue_green" or "shadow"; see roll_out.
@@ -47,20 +44,14 @@ def deploy_model(
         remove_idle: Undeploy the version that has no traffic in the end.
     """
     where = {"endpoint": endpoint, "platform": platform, "options": options}
-    way = {
-        "strategy": strategy,
-        "steps": steps,
-        "hold": hold,
-        "gate": gate,
-        "unfinished": unfinished,
-        "remove_idle": remove_idle,
-    }
-    with dsl.If(model_uri == "", name="registered"):
-        deployed = deploy(registered_model=registered_model, registry=registry, **where)
-        roll_out(version=deployed.outputs["version"], **where, **way)
-    with dsl.Else(name="by-uri"):
-        model = dsl.importer(artifact_uri=model_uri, artifact_class=Model)
-        deployed_too = deploy(model=model.output, **where)
-        deployed_too.set_display_name("deploy by URI")
-        moved_too = roll_out(version=deployed_too.outputs["version"], **where, **way)
-        moved_too.set_display_name("roll out by URI")
+    deployed = deploy(registered_model=registered_model, registry=registry, **where)
+    roll_out(
+        version=deployed.outputs["version"],
+        strategy=strategy,
+        steps=steps,
+        hold=hold,
+        gate=gate,
+        unfinished=unfinished,
+        remove_idle=remove_idle,
+        **where,
+    )
