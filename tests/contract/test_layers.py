@@ -19,7 +19,7 @@ DATA = {
 # The modules of penstock.testing that need a package beyond the standard library.
 CLIENTS = {
     "certificate.py": ("cryptography",),
-    "connection.py": ("azure.ai", "azure.core", "google.auth", "google.cloud"),
+    "connection.py": ("azure.ai", "azure.core", "fsspec", "gcsfs", "google.auth", "google.cloud"),
     "pipelines.py": ("yaml",),
     "fixtures.py": ("pytest",),
     "stand_in.py": ("azure.ai", "kfp"),
