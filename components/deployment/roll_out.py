@@ -728,7 +728,7 @@ def _labels(path: str | os.PathLike[str], target: str) -> Any:
     if not target:
         raise UserError(COMPONENT, "target", "labels are given, and no target", "Name the column that holds them")
     require_columns(dataset, ["request_id", "row", target], COMPONENT, "labels")
-    return pq.read_table(dataset.files, columns=["request_id", "row", target])
+    return pq.read_table(list(map(str, dataset.files)), columns=["request_id", "row", target])
 
 
 def _shares(before: Mapping[str, int], version: str, share: int) -> dict[str, int]:
