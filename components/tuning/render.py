@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from penstock.components._shared.report import COLORS, Report, new_figure
 from penstock.components.tuning.importance import importances
@@ -62,7 +63,7 @@ def write_report(
     page.heading("Parallel coordinates")
     page.figure(
         _coordinates(search.space, complete, names[0], search.objectives[0]),
-        f"A line a completed trial, the darker the better in {names[0]}; “·” is a parameter that was not there",
+        f"A line a completed trial, the darker the better in {names[0]}",
     )
     page.heading("Importance")
     found_importances, reason = importances(search.space, complete, names[0], search.settings.seed)
@@ -100,6 +101,7 @@ def _history(trials: Sequence[Trial], objective: Objective, name: str) -> Figure
     best = running.accumulate(values)
     axes.step([trial.number for trial in complete], best, where="post", color=COLORS[1], label="best so far")
     axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(name)
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -137,7 +139,9 @@ def _coordinates(space: Space, trials: Sequence[Trial], name: str, objective: Ob
         for height, text in _ticks(parameter):
             axes.annotate(text, (place, height), xytext=(3, 0), textcoords="offset points", fontsize=7, va="center")
         if parameter.parent:
-            axes.annotate("·", (place, -0.1), fontsize=12, ha="center", va="center")
+            axes.annotate(
+                "not there", (place, -0.1), xytext=(3, 0), textcoords="offset points", fontsize=7, va="center"
+            )
     axes.annotate("best", (places[-1], 1), xytext=(3, 0), textcoords="offset points", fontsize=7, va="center")
     axes.grid(visible=False, axis="y")
     return figure
