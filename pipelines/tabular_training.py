@@ -34,6 +34,7 @@ def tabular_training(
     framework: str = "xgboost",
     hyperparameters: Dict[str, Any] = {},
     seed: int = 0,
+    external_memory: bool = False,
     slices: List[str] = ["weekday"],
     gate: List[str] = ["auc >= 0.55", "auc >= champion - 0.01"],
     model_name: str = "taxi-tips",
@@ -67,6 +68,7 @@ def tabular_training(
         framework: "xgboost", "lightgbm", "sklearn" or "keras"; see train.
         hyperparameters: The framework's own hyperparameters.
         seed: Of everything random.
+        external_memory: Whether train reads rows part by part, where they do not fit into memory.
         slices: Columns to evaluate by value.
         gate: Conditions for registration; see evaluate.
         model_name: Name in the registry.
@@ -97,6 +99,7 @@ def tabular_training(
         framework=framework,
         hyperparameters=hyperparameters,
         seed=seed,
+        external_memory=external_memory,
     ).after(validated)
     evaluated = evaluate(
         model=trained.outputs["model"],
@@ -147,6 +150,7 @@ def tabular_training(
             framework=framework,
             hyperparameters=hyperparameters,
             seed=seed,
+            external_memory=external_memory,
         ).after(validated_too)
         trained_too.set_display_name("train with features")
         evaluated_too = evaluate(

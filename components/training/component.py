@@ -27,6 +27,7 @@ def train(
     seed: int = 0,
     tracking: str = "",
     checkpoint: str = "",
+    external_memory: bool = False,
 ) -> NamedTuple("Trained", [("task", str), ("rounds", int)]):
     """Fit a tabular model, stopped early on the evaluation set.
 
@@ -50,6 +51,7 @@ def train(
         tracking: URI of an MLflow tracking server or SQLite file to log the training to. Empty: none.
         checkpoint: Folder, a path or URI, where a fit of "keras" writes down how far it is after every round, to go on
             from there if it is killed. Empty: nowhere.
+        external_memory: Whether to read rows part by part, where they do not fit into memory. Not with "sklearn".
 
     Returns:
         task: The task that was learned.
@@ -74,6 +76,7 @@ def train(
         seed=seed,
         tracking=tracking,
         checkpoint=checkpoint,
+        external_memory=external_memory,
     )
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)

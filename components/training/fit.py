@@ -44,6 +44,7 @@ def fit(
     seed: int = 0,
     tracking: str = "",
     checkpoint: str = "",
+    external_memory: bool = False,
 ) -> Fitted:
     """Return what was learned, its model folder written to `model`.
 
@@ -65,6 +66,7 @@ def fit(
         tracking: URI of an MLflow tracking server or SQLite file to log the training to; empty: none.
         checkpoint: Folder, a path or a URI, of a file that is written after every round, from which the same fit goes
             on if it is killed; empty: none.
+        external_memory: Whether to read rows part by part, so that few of them are in memory.
 
     Raises:
         UserError: Something that was given is wrong; nothing is left at `model`.
@@ -81,6 +83,7 @@ def fit(
         early_stopping_rounds=early_stopping_rounds,
         seed=seed,
         checkpoint=checkpoint,
+        external_memory=external_memory,
     )
     tracker = _tracker(tracking)
     prepared = prepare(train_set, eval_set, settings, hyperparameters or {})

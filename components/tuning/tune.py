@@ -137,6 +137,10 @@ def _tuned(
     try:
         prepared = prepare(*sets, search.settings, {**search.hyperparameters, **first}, all_categories=True)
     except UserError as error:
+        if error.argument == "external_memory":  # an argument of train alone
+            raise UserError(
+                COMPONENT, "train_set", error.problem, "Give the step more, or ingest fewer rows or columns"
+            ) from None
         if error.argument != "hyperparameters":
             raise
         raise _blamed(error, name, first, search.hyperparameters) from None

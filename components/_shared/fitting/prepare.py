@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from penstock.components._shared.dataset import Dataset, open_dataset, require_columns
+from penstock.components._shared import memory
+from penstock.components._shared.dataset import open_dataset, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.fitting import frameworks
 from penstock.components._shared.fitting.checkpoint import checkpoint_of
@@ -47,6 +48,7 @@ class Settings:
     early_stopping_rounds: int = 20
     seed: int = 0
     checkpoint: str = ""
+    external_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,14 @@ def prepare(
     row = frameworks.framework(settings.framework)
     if settings.checkpoint and not row.resumes:
         raise UserError("train", "checkpoint", f"{settings.framework} writes no checkpoints", "Leave it empty")
+    streamed = row.streams or settings.external_memory
+    if settings.external_memory and (reason := row.whole(hyperparameters)):
+        raise UserError(
+            "train",
+            "external_memory",
+            f"{settings.framework} cannot read rows part by part: {reason}",
+            f"Leave it false, or choose one of {', '.join(frameworks.EXTERNAL)} as they come",
+        )
     train_rows = open_dataset(train_set, "train", "train_set")
     eval_rows = open_dataset(eval_set, "train", "eval_set")
     if not train_rows.rows:
@@ -111,11 +121,12 @@ def prepare(
     )
     needed = [*columns, target, *([weight_column] if weight_column else [])]
     require_columns(eval_rows, needed, "train", "eval_set")
-    train = Tables(train_rows, needed, row.streams)
-    evaluation = Tables(eval_rows, needed, row.streams)
+    _require_memory(row, streamed, train_rows.rows + eval_rows.rows, len(columns))
+    train = Tables(train_rows, needed, streamed)
+    evaluation = Tables(eval_rows, needed, streamed)
     texts = [name for name in columns if is_text(train.schema.field(name).type)]
-    seen = survey(train, train.schema, [*texts, target] if row.streams else texts)
-    eval_seen = survey(evaluation, evaluation.schema or train.schema, [target] if row.streams else [])
+    seen = survey(train, train.schema, [*texts, target] if streamed else texts)
+    eval_seen = survey(evaluation, evaluation.schema or train.schema, [target] if streamed else [])
 
     learned_target = learn_target(_told(train, seen[target], target, "target"), target, settings.task, train_rows.rows)
     settled = settle(row, settings.framework, learned_target.task, hyperparameters)
@@ -135,20 +146,20 @@ def prepare(
             "Set early_stopping_rounds to 0, or split some off in ingest",
         )
 
-    if row.streams and eval_rows.rows:  # else found when they are read, after the first round
+    if streamed and eval_rows.rows:  # else found when they are read, after the first round
         learned_target.labels(_told(evaluation, eval_seen[target], target, "eval_set"), "eval_set")
     check_weights(train, weight_column, "train_set")
     check_weights(evaluation, weight_column, "eval_set")
     factors = class_factors(settings.class_weights or {}, learned_target, lambda: _class_counts(train, learned_target))
 
-    def rows_of(tables: Tables, dataset: Dataset, argument: str) -> Rows | Parts:
+    def rows_of(tables: Tables, argument: str) -> Rows | Parts:
         def read(place: int) -> Rows:
             table = tables[place]
             labels = learned_target.labels(table[target], argument)
             weights = combined(row_weights(table, weight_column), factors, labels)
             return Rows(matrix(table, learned_features), labels, weights)
 
-        return Parts(dataset.rows, len(tables), read) if row.streams else read(0)
+        return Parts(tables.sizes, read) if streamed else read(0)
 
     lineage = {
         "train_fingerprint": train_rows.fingerprint,
@@ -165,8 +176,8 @@ def prepare(
             feature.bins or (len(feature.categories) if feature.kind == "category" else None)
             for feature in learned_features
         ),
-        train=rows_of(train, train_rows, "train_set"),
-        eval=rows_of(evaluation, eval_rows, "eval_set") if eval_rows.rows else None,
+        train=rows_of(train, "train_set"),
+        eval=rows_of(evaluation, "eval_set") if eval_rows.rows else None,
         hyperparameters=placed(row, settled, columns),
         max_rounds=settings.max_rounds,
         early_stopping_rounds=stop,
@@ -183,9 +194,25 @@ def prepare(
         columns=tuple(columns),
         settled=settled,
         job=job,
-        example=train[0].slice(0, EXAMPLE_ROWS),
+        example=train[0].take(list(range(min(EXAMPLE_ROWS, len(train[0]))))),  # a slice would keep all rows in memory
         lineage=lineage,
     )
+
+
+def _require_memory(row: Framework, streamed: bool, rows: int, columns: int) -> None:
+    """Refuse rows that do not fit into the memory that there is, before any is read.
+
+    Rows in memory take twice what their values do, as they are read and as frameworks take them, at least; what a
+    framework makes of them comes on top.
+    """
+    of_row, of_cell = (row.bytes_of_row, row.bytes_of_cell) if streamed else (0, 2 * 8)
+    argument, remedy = "external_memory", "set it to true, and rows are read part by part"
+    if streamed:
+        argument, remedy = "train_set", "ingest fewer rows or columns"
+    elif row.whole({}):
+        remedy = f"set it to true, with one of {', '.join(frameworks.EXTERNAL)}"
+    what = f"{rows:,} rows of {columns:,} columns"
+    memory.require(rows * (of_row + of_cell * columns), "train", argument, what, f"Give the step more, or {remedy}")
 
 
 def settle(row: Framework, framework: str, task: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,6 +271,7 @@ def write(model: str | os.PathLike[str], prepared: Prepared, learned: Learned) -
         "early_stopping_rounds": prepared.job.early_stopping_rounds,
         "rounds": learned.rounds,
         "seed": settings.seed,
+        "external_memory": settings.external_memory,
         **prepared.lineage,
         "metrics": learned.metrics,
     }

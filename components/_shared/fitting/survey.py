@@ -61,14 +61,20 @@ def survey(parts: Iterable[pa.Table], schema: pa.Schema, counted: Collection[str
 
 
 class Tables(Sequence[pa.Table]):
-    """Columns of a dataset as tables: one that holds all rows, or one a row group, read each time it is asked for."""
+    """Columns of a dataset as tables: one that holds all rows, or one a row group, read each time it is asked for.
+
+    Attributes:
+        sizes: Number of rows by table.
+    """
 
     def __init__(self, dataset: Dataset, columns: Sequence[str], streamed: bool) -> None:
         self.streamed = streamed
         self._columns, self._whole = list(columns), None
         files = [pq.ParquetFile(file) for file in dataset.files]
         self.schema = pa.schema([files[0].schema_arrow.field(name) for name in columns]) if files else pa.schema([])
-        self._places = [(file, group) for file in dataset.files for group in range(_row_groups(file))]
+        groups = [(file, group, size) for file in dataset.files for group, size in enumerate(_row_groups(file)) if size]
+        self._places = [(file, group) for file, group, _ in groups]
+        self.sizes = tuple(size for _, _, size in groups) if streamed else (dataset.rows,) * bool(files)
         if not streamed and files:
             self._whole = pa.concat_tables([file.read(columns=self._columns) for file in files]).select(self._columns)
 
@@ -82,5 +88,7 @@ class Tables(Sequence[pa.Table]):
         return pq.ParquetFile(file).read_row_group(group, columns=self._columns).select(self._columns)
 
 
-def _row_groups(file: Path) -> int:
-    return int(pq.ParquetFile(file).metadata.num_row_groups)
+def _row_groups(file: Path) -> list[int]:
+    """Return the number of rows by row group."""
+    metadata = pq.ParquetFile(file).metadata
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]

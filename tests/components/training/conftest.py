@@ -9,8 +9,11 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from penstock.components._shared.dataset import KIND
+from penstock.components._shared.sealed import new_folder, seal
 from penstock.components.training.fit import Fitted, fit
 
 # Enough for every framework to tell apart what a single column tells apart, from few rows.
@@ -65,6 +68,26 @@ def train_set(make_dataset: Callable[..., Path], rows: Callable[..., pa.Table]) 
 @pytest.fixture(scope="session")
 def eval_set(make_dataset: Callable[..., Path], rows: Callable[..., pa.Table]) -> Path:
     return make_dataset(rows(60, 1000))
+
+
+GROUP = 64  # rows of a row group
+
+
+@pytest.fixture(scope="session")
+def streamed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[pa.Table | dict], Path]:
+    """Return a function that writes rows as a dataset of several row groups and returns its folder."""
+
+    def write(columns: pa.Table | dict) -> Path:
+        table = pa.table(columns)
+        with new_folder(tmp_path_factory.mktemp("streamed") / "dataset") as folder:
+            for part in range(2):
+                half = table.slice(part * table.num_rows // 2, table.num_rows // 2)
+                pq.write_table(half, folder / f"part-{part}.parquet", row_group_size=GROUP)
+            schema = [{"name": field.name, "type": str(field.type)} for field in table.schema]
+            seal(folder, KIND, {"rows": table.num_rows, "schema": schema, "fingerprint": str(hash(str(table)))})
+        return folder
+
+    return write
 
 
 @pytest.fixture

@@ -26,11 +26,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from penstock.components._shared.dataset import KIND, open_dataset
+from penstock.components._shared.dataset import open_dataset
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.fitting import frameworks, prepare
 from penstock.components._shared.model import load_model
-from penstock.components._shared.sealed import new_folder, seal
 from penstock.components.deployment.serving import served
 from penstock.components.deployment.serving.settings import Settings
 from penstock.components.training.fit import fit
@@ -40,24 +39,6 @@ pytest.importorskip("tensorflow")
 
 EAGER = {"learning_rate": 0.02, "batch_size": 32}
 TARGETS = {"binary": "late", "multiclass": "shade", "regression": "double"}
-GROUP = 64  # rows of a row group
-
-
-@pytest.fixture(scope="module")
-def streamed(tmp_path_factory):
-    """A function that writes rows as a dataset of several row groups and returns its folder."""
-
-    def write(columns) -> Path:
-        table = pa.table(columns)
-        with new_folder(tmp_path_factory.mktemp("streamed") / "dataset") as folder:
-            for part in range(2):
-                half = table.slice(part * table.num_rows // 2, table.num_rows // 2)
-                pq.write_table(half, folder / f"part-{part}.parquet", row_group_size=GROUP)
-            schema = [{"name": field.name, "type": str(field.type)} for field in table.schema]
-            seal(folder, KIND, {"rows": table.num_rows, "schema": schema, "fingerprint": str(hash(str(table)))})
-        return folder
-
-    return write
 
 
 def with_names(table: pa.Table) -> pa.Table:

@@ -16,6 +16,7 @@ import numpy as np
 from penstock.components._shared.errors import UserError
 
 NAMES = ("keras", "lightgbm", "sklearn", "xgboost")
+EXTERNAL = ("keras", "lightgbm", "xgboost")  # those that can read rows part by part
 # Extras that frameworks need, of the names of the environments in containers/ that have them.
 EXTRAS = {"keras": "tensorflow"}
 
@@ -40,19 +41,25 @@ class Parts:
     """Rows that are read part by part, anew each time, so that few of them are in memory.
 
     Attributes:
-        rows: Of all parts.
-        count: Of parts.
+        sizes: Number of rows by part.
         read: Returns the rows of a part.
     """
 
-    rows: int
-    count: int
+    sizes: tuple[int, ...]
     read: Callable[[int], Rows]
+
+    @property
+    def rows(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def count(self) -> int:
+        return len(self.sizes)
 
     @classmethod
     def of(cls, rows: Rows) -> Parts:
         """Return rows in memory as the only part."""
-        return cls(len(rows.labels), 1, lambda place: rows)
+        return cls((len(rows.labels),), lambda place: rows)
 
 
 R = TypeVar("R", Rows, Parts)
@@ -67,7 +74,7 @@ class Job(Generic[R]):
         classes: Number of classes; 0 for a regression.
         names: Names of the features in letters that every framework takes.
         categories: Number of categories by feature; None where it is a number.
-        train: Rows to fit; parts of them where the framework streams.
+        train: Rows to fit; parts of them where the framework streams, or was told to.
         eval: Rows to watch; None where there are none.
         hyperparameters: Checked; by the framework's own names.
         early_stopping_rounds: 0: never.
@@ -147,7 +154,10 @@ class Framework:
         refusals: Exceptions by which the framework refuses a value.
         reports: Whether a fit calls Job.report, given the settled hyperparameters.
         hash_bins: Bins to hash texts into that are refused otherwise, given the settled hyperparameters; 0: none.
-        streams: Whether it reads rows part by part: those of its jobs are Parts.
+        streams: Whether it always reads rows part by part: those of its jobs are Parts.
+        whole: Why it can not do so if it is told to, given the hyperparameters; empty: it can.
+        bytes_of_row: What it keeps of every row in memory while it reads parts.
+        bytes_of_cell: The same of every value.
         resumes: Whether it writes checkpoints.
     """
 
@@ -164,6 +174,9 @@ class Framework:
     reports: Callable[[dict[str, Any]], bool] = lambda given: False
     hash_bins: Callable[[dict[str, Any]], int] = lambda given: 0
     streams: bool = False
+    whole: Callable[[Mapping[str, Any]], str] = lambda given: "it fits all rows at once"
+    bytes_of_row: int = 0
+    bytes_of_cell: int = 0
     resumes: bool = False
 
 

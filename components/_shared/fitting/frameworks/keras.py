@@ -190,7 +190,7 @@ def _parts(rows: Any) -> Parts:
             kept[place] = found
         return found
 
-    return Parts(rows.rows, rows.count, read)
+    return Parts(rows.sizes, read)
 
 
 @dataclass(frozen=True)
@@ -560,6 +560,7 @@ FRAMEWORK = Framework(
     refusals=(tf.errors.ResourceExhaustedError,),
     hash_bins=lambda given: int(given["hash_bins"]),
     streams=True,
+    whole=lambda given: "",
     resumes=True,
     reports=lambda given: True,
 )

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightgbm
+import numpy as np
 
 from penstock.components._shared.fitting.frameworks import (
     Framework,
     Job,
     Known,
     Learned,
+    Parts,
     Rows,
     choose,
     keep,
@@ -175,6 +177,12 @@ def fit(job: Job) -> Learned:
     )
 
 
+def whole(given: Mapping[str, Any]) -> str:
+    # LightGBM 4.7 writes past the end of the values that linear trees need where rows come in chunks.
+    linear = any(given.get(name) for name in lightgbm.basic._ConfigAliases.get("linear_tree"))
+    return "its linear_tree needs all rows at once" if linear else ""
+
+
 def _reporting(report: Callable[[int, Mapping[str, float]], None]) -> Callable[[Any], None]:
     def after(env: Any) -> None:
         losses = {
@@ -198,16 +206,60 @@ def _datasets(job: Job, parameters: dict[str, Any]) -> list[lightgbm.Dataset]:
     return [train] if job.eval is None else [train, _dataset(job, job.eval, parameters, train)]
 
 
-def _dataset(job: Job, rows: Rows, parameters: dict[str, Any], reference: lightgbm.Dataset | None) -> lightgbm.Dataset:
-    return lightgbm.Dataset(
-        rows.matrix,
-        label=rows.labels,
-        weight=rows.weights,
-        reference=reference,
-        feature_name=list(job.names),
-        categorical_feature=[place for place, count in enumerate(job.categories) if count is not None],
-        params=parameters,
-    )
+def _dataset(
+    job: Job, rows: Rows | Parts, parameters: dict[str, Any], reference: lightgbm.Dataset | None
+) -> lightgbm.Dataset:
+    about: dict[str, Any] = {
+        "reference": reference,
+        "feature_name": list(job.names),
+        "categorical_feature": [place for place, count in enumerate(job.categories) if count is not None],
+        "params": parameters,
+    }
+    if isinstance(rows, Rows):
+        return lightgbm.Dataset(rows.matrix, label=rows.labels, weight=rows.weights, **about)
+    chunks = _Chunks(rows)
+    dataset = lightgbm.Dataset([_Chunk(chunks, place) for place in range(rows.count)], **about).construct()
+    return dataset.set_label(chunks.labels).set_weight(chunks.weights)
+
+
+class _Chunks:
+    """Parts of rows of which one is in memory at a time, and what is kept of all: labels and weights, float32."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.labels = np.empty(parts.rows, np.float32)
+        self.weights: np.ndarray | None = None
+        self._starts = np.cumsum((0, *parts.sizes))
+        self._place = -1
+        self._matrix = np.empty((0, 0))
+
+    def matrix(self, place: int) -> np.ndarray:
+        if place != self._place:
+            self._matrix = np.empty((0, 0))  # two at once would hold twice the memory
+            rows = self.parts.read(place)
+            here = slice(*self._starts[place : place + 2])
+            self.labels[here] = rows.labels
+            if rows.weights is not None:
+                if self.weights is None:
+                    self.weights = np.empty(self.parts.rows, np.float32)
+                self.weights[here] = rows.weights
+            self._place, self._matrix = place, rows.matrix
+        return self._matrix
+
+
+class _Chunk(lightgbm.Sequence):
+    """One part. LightGBM asks for rows to make bins of, in order, then for all rows at once."""
+
+    def __init__(self, chunks: _Chunks, place: int) -> None:
+        self._chunks, self._place = chunks, place
+        self.batch_size = len(self)
+
+    def __len__(self) -> int:
+        return self._chunks.parts.sizes[self._place]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        found: np.ndarray = self._chunks.matrix(self._place)[rows]
+        return found
 
 
 def flavor() -> tuple[str, dict[str, Any]]:
@@ -231,4 +283,7 @@ FRAMEWORK = Framework(
     fit=fit,
     refusals=(lightgbm.basic.LightGBMError, TypeError),
     reports=lambda given: True,
+    whole=whole,
+    bytes_of_row=24,
+    bytes_of_cell=1,
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from penstock.components._shared.fitting.frameworks import (
     Job,
     Known,
     Learned,
+    Parts,
     Rows,
     choose,
     keep,
@@ -106,8 +109,14 @@ def fit(job: Job) -> Learned:
             parameters[name] = str(tuple(parameters[name]) if name == "monotone_constraints" else parameters[name])
     if job.task == "multiclass":
         parameters["num_class"] = job.classes
+    if isinstance(job.train, Parts):
+        with tempfile.TemporaryDirectory(prefix="penstock-train-") as scratch:
+            return _boosted(job, parameters, _paged(job, Path(scratch)))
     settings = {name: job.hyperparameters.get(name) for name in ("tree_method", "max_bin", "nthread")}
-    matrices = keep(job, "matrices", settings, lambda: _matrices(job))
+    return _boosted(job, parameters, keep(job, "matrices", settings, lambda: _matrices(job)))
+
+
+def _boosted(job: Job, parameters: dict[str, Any], matrices: list[xgboost.DMatrix]) -> Learned:
     watched = list(zip(matrices, ("train", "eval"), strict=False))
     callbacks: list[xgboost.callback.TrainingCallback] = []
     if job.report and job.eval is not None:
@@ -154,18 +163,64 @@ def _matrices(job: Job) -> list[xgboost.DMatrix]:
 
 
 def _matrix(job: Job, rows: Rows, reference: xgboost.DMatrix | None) -> xgboost.DMatrix:
-    content: dict[str, Any] = {
+    content = {**_content(job, rows), **_reading(job)}
+    if not _quantiles(job):
+        return xgboost.DMatrix(**content)
+    return xgboost.QuantileDMatrix(**content, **_bins(job, reference))
+
+
+def _content(job: Job, rows: Rows) -> dict[str, Any]:
+    return {
         "data": rows.matrix,
         "label": rows.labels,
         "weight": rows.weights,
-        "missing": np.nan,
         "feature_names": list(job.names),
         "feature_types": ["q" if count is None else "c" for count in job.categories],
-        "nthread": job.hyperparameters.get("nthread", 0),
     }
-    if job.hyperparameters.get("tree_method", "auto") not in ("auto", "hist"):
-        return xgboost.DMatrix(**content)
-    return xgboost.QuantileDMatrix(**content, max_bin=job.hyperparameters.get("max_bin", 256), ref=reference)
+
+
+def _reading(job: Job) -> dict[str, Any]:
+    return {"missing": np.nan, "nthread": job.hyperparameters.get("nthread", 0)}
+
+
+def _quantiles(job: Job) -> bool:
+    """Whether trees are grown on bins that are the same in every round."""
+    return job.hyperparameters.get("tree_method", "auto") in ("auto", "hist")
+
+
+def _bins(job: Job, reference: xgboost.DMatrix | None) -> dict[str, Any]:
+    return {"max_bin": job.hyperparameters.get("max_bin", 256), "ref": reference}
+
+
+def _paged(job: Job, scratch: Path) -> list[xgboost.DMatrix]:
+    """Return matrices whose pages, one a part, lie in files in `scratch` and are read in every round."""
+    train = _pages(job, job.train, scratch / "train", None)
+    return [train] if job.eval is None else [train, _pages(job, job.eval, scratch / "eval", train)]
+
+
+def _pages(job: Job, parts: Parts, cache: Path, reference: xgboost.DMatrix | None) -> xgboost.DMatrix:
+    read = _Reading(job, parts, cache)
+    if not _quantiles(job):
+        return xgboost.DMatrix(read, **_reading(job))
+    return xgboost.ExtMemQuantileDMatrix(read, **_reading(job), **_bins(job, reference))
+
+
+class _Reading(xgboost.DataIter):
+    """Reads parts, in order, as often as XGBoost asks for them."""
+
+    def __init__(self, job: Job, parts: Parts, cache: Path) -> None:
+        super().__init__(str(cache))
+        self._job, self._parts, self._place = job, parts, 0
+
+    def reset(self) -> None:
+        self._place = 0
+
+    def next(self, input_data: Callable[..., None]) -> bool:
+        if self._place == self._parts.count:
+            return False
+        input_data(**_content(self._job, self._parts.read(self._place)))
+        self._place += 1
+        return True
 
 
 def flavor() -> tuple[str, dict[str, Any]]:
@@ -190,4 +245,6 @@ FRAMEWORK = Framework(
     fit=fit,
     refusals=(xgboost.core.XGBoostError,),
     reports=lambda given: True,
+    whole=lambda given: "its tree_method 'exact' fits all rows at once" if given.get("tree_method") == "exact" else "",
+    bytes_of_row=20,
 )

@@ -1,0 +1,66 @@
+import os
+
+import pytest
+
+from penstock.components._shared import memory
+from penstock.components._shared.errors import UserError
+
+MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.fixture
+def system(tmp_path):
+    """A function that writes the files of a system, and returns the folder that stands for its root."""
+
+    def write(cgroup, **files):
+        for name, text in {"proc/self/cgroup": cgroup, **files}.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "expected"),
+    [
+        ("0::/\n", {"sys/fs/cgroup/memory.max": "1048576\n"}, 1 << 20),
+        ("0::/\n", {"sys/fs/cgroup/memory.max": "max\n"}, MACHINE),
+        (
+            "0::/pod/step\n",
+            {"sys/fs/cgroup/pod/memory.max": "3000\n", "sys/fs/cgroup/pod/step/memory.max": "max"},
+            3000,
+        ),
+        ("0::/of/the/host\n", {"sys/fs/cgroup/memory.max": "4000\n"}, 4000),  # a container's groups begin at its own
+        ("5:cpu,memory:/a\n0::/\n", {"sys/fs/cgroup/memory/a/memory.limit_in_bytes": "5000\n"}, 5000),
+        ("5:memory:/\n", {"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, MACHINE),
+        ("5:cpu:/\n", {"sys/fs/cgroup/memory/memory.limit_in_bytes": "5000\n"}, MACHINE),
+        ("", {}, MACHINE),
+    ],
+)
+def test_the_least_limit_counts(cgroup, files, expected, system):
+    assert memory.limit(system(cgroup, **files)) == expected
+
+
+def test_a_system_without_such_files_has_its_whole_memory(tmp_path):
+    assert memory.limit(tmp_path) == MACHINE
+    assert memory.used(tmp_path) == 0
+
+
+def test_what_does_not_fit_beside_what_is_in_use_is_refused_with_both_numbers(monkeypatch):
+    monkeypatch.setattr(memory, "limit", lambda: 3_000_000_000)
+    monkeypatch.setattr(memory, "used", lambda: 400_000_000)
+    memory.require(2_600_000_000, "train", "engine", "the rows", "Set it to beam")
+    with pytest.raises(UserError) as caught:
+        memory.require(2_600_000_001, "train", "engine", "the rows", "Set it to beam")
+    assert str(caught.value) == (
+        "train: engine: the rows take 2.6 GB of memory or more, and this step may use 3.0 GB. Set it to beam."
+    )
+
+
+def test_memory_in_use_is_counted():
+    before = memory.used()
+    held = bytearray(os.urandom(1) * 50_000_000)
+    assert memory.used() - before > 40_000_000
+    del held
