@@ -6,6 +6,7 @@ A broken spec is read as far as it goes, with a finding for each thing that cann
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -155,7 +156,7 @@ class _Reader:
             self.report("no-tasks", "root: has no tasks")
             return None
         info = spec.pipeline_info
-        root = self.component("root", spec.root)
+        root = _with_defaults(self.component("root", spec.root), self.unwrapped.values)
         self.report_unused()
         return graph.Pipeline(
             name=info.name,
@@ -164,7 +165,7 @@ class _Reader:
             description=info.description,
             schema_version=spec.schema_version,
             sdk_version=spec.sdk_version,
-            default_root=spec.default_pipeline_root,
+            default_root=spec.default_pipeline_root or str(self.unwrapped.runtime.get("gcsOutputDirectory") or ""),
             platforms={
                 platform: settings
                 for platform, found in sorted(self.platforms.items())
@@ -221,12 +222,11 @@ class _Reader:
         for name, spec in sorted(definitions.parameters.items()):
             given = hasattr(spec, "default_value") and spec.HasField("default_value")
             kind = self.parameter_type(f"component {component}, parameter {name}", spec)
-            default = _to_value(spec.default_value) if given else None
-            if kind is graph.Type.DOUBLE and isinstance(default, int) and not isinstance(default, bool):
-                default = float(default)
-            literals = [_to_value(item) for item in getattr(spec, "literals", ())]
+            default = _of_type(_to_value(spec.default_value), kind) if given else None
+            literals = tuple(_to_value(item) for item in getattr(spec, "literals", ()))
             optional = getattr(spec, "is_optional", False)
-            parameters[name] = graph.Parameter(name, kind, default, optional, spec.description, tuple(literals))
+            typed = not spec.parameter_type and kind is not graph.Type.UNSPECIFIED
+            parameters[name] = graph.Parameter(name, kind, default, optional, spec.description, literals, typed)
         for name, spec in sorted(definitions.artifacts.items()):
             artifacts[name] = graph.ArtifactPort(
                 name,
@@ -381,6 +381,20 @@ class _Reader:
                     listed = []
                 items = tuple(listed)
         return graph.Loop(kind.removesuffix("_iterator"), iterator.item_input, items, limit)
+
+
+def _with_defaults(root: graph.Component, values: Mapping[str, Any]) -> graph.Component:
+    """Return the whole pipeline with the values that a job has for its parameters as their defaults."""
+    parameters = {
+        name: dataclasses.replace(port, default=_of_type(values[name], port.type)) if name in values else port
+        for name, port in root.inputs.parameters.items()
+    }
+    return dataclasses.replace(root, inputs=graph.Ports(parameters, root.inputs.artifacts))
+
+
+def _of_type(value: Any, kind: graph.Type) -> Any:
+    """Return a value as its type has it: a double stays one, however JSON writes it."""
+    return float(value) if kind is graph.Type.DOUBLE and type(value) is int else integral(value)
 
 
 def _in_order(tasks: Mapping[str, graph.Task]) -> Iterator[graph.Task]:

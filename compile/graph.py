@@ -6,10 +6,13 @@ inputs are listed, tasks come in an order in which they could run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+_TITLE = re.compile(r"^title:\s*(\S+)", re.MULTILINE)
 
 
 class Type(StrEnum):
@@ -33,6 +36,7 @@ class Parameter:
     Attributes:
         default: Value where none is given; None: there is no default.
         literals: The values it may have; empty: any of its type.
+        typed: Whether it is declared as in schema 2.0.0, whose programs are given values with their types.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Parameter:
     optional: bool = False
     description: str = ""
     literals: tuple[Any, ...] = ()
+    typed: bool = False
 
     @property
     def required(self) -> bool:
@@ -59,6 +64,12 @@ class ArtifactType:
 
     def __str__(self) -> str:
         return self.title or self.uri or self.instance
+
+    @property
+    def name(self) -> str:
+        """The title, also where it stands in a schema that is written out as YAML, such as tfx.Examples; or empty."""
+        found = _TITLE.search(self.instance)
+        return self.title or (found[1] if found else "")
 
 
 @dataclass(frozen=True)
@@ -197,7 +208,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Container:
-    """Runs a command in an image. `pre_cache_check` is a command of an older schema that no compiler emits today."""
+    """Runs a command in an image. `pre_cache_check` is a command that comes before it, in schemas that TFX writes."""
 
     label: str
     image: str

@@ -61,12 +61,17 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter port; `type` by the IR's names, such as "NUMBER_INTEGER"."""
+    """A parameter port; `type` by the IR's names, such as "NUMBER_INTEGER".
+
+    Attributes:
+        typed: Whether it is one of schema 2.0.0, whose programs read values with their types.
+    """
 
     type: str
     default: Any = None
     optional: bool = False
     literals: Sequence[Any] = ()
+    typed: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Task:
         retries: Attempts after the first.
         wait: Seconds before the second attempt; grows by `factor` up to `longest_wait`.
         timeout: Seconds that an attempt may take; None: any.
+        before: A command to run first, with the same input; what it says of outputs holds for the command, too.
     """
 
     name: str
@@ -102,6 +108,7 @@ class Task:
     factor: float = 2.0
     longest_wait: float = 3600.0
     timeout: float | None = None
+    before: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,8 @@ Expression = Tuple[Any, ...]  # noqa: UP006 ("==", left, right), ("input", name)
 _TOKEN = re.compile(
     r"""\s*(?:
       (?P<input>inputs\.parameter_values\[(?:'(?P<single>[^'\]]+)'|"(?P<double>[^"\]]+)")\])
+    | inputs\.artifacts\[(?:'(?P<a_single>[^'\]]+)'|"(?P<a_double>[^"\]]+)")\]\.artifacts\[0\]
+      (?P<artifact>\.uri|\.metadata\[(?:'(?P<k_single>[^'\]]+)'|"(?P<k_double>[^"\]]+)")\])
     | (?P<number>-?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
     | (?P<string>'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")
     | (?P<word>[A-Za-z_]\w*)
@@ -161,7 +170,7 @@ class ConditionError(ValueError):
 
 
 def parse_condition(text: str) -> Expression:
-    """Return the tree of a condition as KFP's compiler writes them, a subset of CEL.
+    """Return the tree of a condition as the compilers of KFP and TFX write them, a subset of CEL.
 
     Raises:
         ConditionError: it is not in that subset.
@@ -170,15 +179,17 @@ def parse_condition(text: str) -> Expression:
 
 
 def condition_inputs(expression: Expression) -> frozenset[str]:
-    """Return the names of the inputs that a condition reads."""
-    if expression[0] == "input":
+    """Return the names of the inputs that a condition reads, parameters and artifacts."""
+    if expression[0] in ("input", "artifact"):
         return frozenset([expression[1]])
     parts = [condition_inputs(part) for part in expression[1:] if isinstance(part, tuple)]
     return frozenset().union(*parts)
 
 
-def evaluate(expression: Expression, parameters: Mapping[str, Any]) -> Any:
-    """Return the value of a condition's tree over a task's input parameters.
+def evaluate(
+    expression: Expression, parameters: Mapping[str, Any], artifacts: Mapping[str, Sequence[Artifact]] | None = None
+) -> Any:
+    """Return the value of a condition's tree over a task's inputs.
 
     Integers and doubles compare by value; values of different kinds are unequal and have no order, nor have lists and
     objects.
@@ -193,18 +204,20 @@ def evaluate(expression: Expression, parameters: Mapping[str, Any]) -> Any:
         if expression[1] not in parameters:
             raise ConditionError(f"input {expression[1]} has no value")
         return parameters[expression[1]]
+    if kind == "artifact":
+        return _of_artifact(expression[1], expression[2], artifacts or {})
     if kind in ("&&", "||"):
         decided, problem = kind == "||", None
         for part in expression[1:]:
             try:
-                if _boolean(kind, evaluate(part, parameters)) is decided:
+                if _boolean(kind, evaluate(part, parameters, artifacts)) is decided:
                     return decided
             except ConditionError as error:
                 problem = problem or error
         if problem:  # as in CEL, it does not count where another part decides
             raise problem
         return not decided
-    values = [evaluate(part, parameters) for part in expression[1:]]
+    values = [evaluate(part, parameters, artifacts) for part in expression[1:]]
     if kind == "!":
         return not _boolean("!", values[0])
     if kind in ("int", "double"):
@@ -218,13 +231,27 @@ def evaluate(expression: Expression, parameters: Mapping[str, Any]) -> Any:
     raise ConditionError(f"{_shown(left)} {kind} {_shown(right)} compares {_kind(left)} with {_kind(right)}")
 
 
-def condition_holds(text: str, parameters: Mapping[str, Any]) -> bool:
-    """Return whether a condition holds for a task's input parameters.
+def condition_holds(
+    text: str, parameters: Mapping[str, Any], artifacts: Mapping[str, Sequence[Artifact]] | None = None
+) -> bool:
+    """Return whether a condition holds for a task's inputs.
 
     Raises:
         ConditionError: it does not parse, or cannot be evaluated.
     """
-    return _boolean("the condition", evaluate(parse_condition(text), parameters))
+    return _boolean("the condition", evaluate(parse_condition(text), parameters, artifacts))
+
+
+def _of_artifact(name: str, key: str, artifacts: Mapping[str, Sequence[Artifact]]) -> Any:
+    """Return what a condition reads of an input artifact: a value of its metadata, or its URI where there is no key."""
+    if not artifacts.get(name):
+        raise ConditionError(f"input {name} has no artifact")
+    artifact = artifacts[name][0]
+    if not key:
+        return artifact.uri
+    if key not in artifact.metadata:
+        raise ConditionError(f"the artifact of input {name} has no metadata {key!r}")
+    return artifact.metadata[key]
 
 
 class _Parser:
@@ -240,8 +267,13 @@ class _Parser:
             if not match:
                 self.fail(position)
             kind = str(match.lastgroup)
-            name = match.group("single") or match.group("double")
-            self.tokens.append((kind, name if kind == "input" else match.group(kind), match.start(kind)))
+            value: Any = match.group(kind)
+            if kind == "input":
+                value = match.group("single") or match.group("double")
+            elif kind == "artifact":
+                key = match.group("k_single") or match.group("k_double") or ""
+                value = (match.group("a_single") or match.group("a_double"), key)
+            self.tokens.append((kind, value, match.start(kind)))
             position = match.end()
 
     def fail(self, position: int) -> NoReturn:
@@ -297,6 +329,8 @@ class _Parser:
         self.next += 1
         if kind == "input":
             return ("input", value)
+        if kind == "artifact":
+            return ("artifact", *value)
         if kind == "number":
             return ("literal", float(value) if re.search(r"[.eE]", value) else int(value))
         if kind == "string":
@@ -629,6 +663,8 @@ def _port_value(steps: tuple[str, ...], executor_input: Mapping[str, Any], text:
             return json.dumps(artifacts)
         if rest in (("uri",), ("path",)):
             return str(artifacts[0]["uri"])
+        if rest == ("value",):
+            return _content(str(artifacts[0]["uri"]), text)
         if rest[0] == "metadata":
             metadata = artifacts[0].get("metadata", {})
             if len(rest) == 1:
@@ -637,6 +673,15 @@ def _port_value(steps: tuple[str, ...], executor_input: Mapping[str, Any], text:
                 return to_text(metadata[rest[1]])
             raise TaskError(f"the placeholder {text}: the artifact {name!r} has no metadata {rest[1]!r}")
     return text
+
+
+def _content(uri: str, placeholder: str) -> str:
+    """Return the text of an artifact that is a value: of the file, or of the file of that name in the folder."""
+    path = Path(uri)
+    try:
+        return (path / "value" if path.is_dir() else path).read_bytes().decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise TaskError(f"the placeholder {placeholder}: {uri} cannot be read as a value: {error}") from error
 
 
 # Inputs and outputs
@@ -689,9 +734,15 @@ def executor_input(
             raise TaskError(f"{task.name}: input {name!r}: has no artifact")
         if found > 1 and not port.is_list:
             raise TaskError(f"{task.name}: input {name!r}: takes one artifact, was given {found}")
+    typed = {
+        name: _typed(parameters[name], port.type)
+        for name, port in task.input_parameters.items()
+        if port.typed and parameters.get(name) is not None
+    }
     return {
         "inputs": {
             "parameterValues": dict(parameters),
+            **({"parameters": typed} if typed else {}),
             "artifacts": {
                 name: {"artifacts": [item.runtime() for item in items]}
                 for name, items in artifacts.items()
@@ -707,6 +758,13 @@ def executor_input(
             "outputFile": str(outputs / "executor_output.json"),
         },
     }
+
+
+def _typed(value: Any, kind: str) -> dict[str, Any]:
+    """Return a value in the form of schema 2.0.0, whose JSON has 64-bit integers as text."""
+    if kind == "NUMBER_INTEGER":
+        return {"intValue": str(value)}
+    return {"doubleValue": value} if kind == "NUMBER_DOUBLE" else {"stringValue": value}
 
 
 def collect(task: Task, given: Mapping[str, Any]) -> Outputs:
@@ -732,6 +790,16 @@ def collect(task: Task, given: Mapping[str, Any]) -> Outputs:
 
 
 def _said(task: Task, file: Path) -> dict[str, Any]:
+    said = _written(task, file)
+    for kind, ports in (("parameterValues", task.output_parameters), ("artifacts", task.output_artifacts)):
+        unknown = sorted(set(said.get(kind, {})) - set(ports))
+        if unknown:
+            known = ", ".join(ports) or "none"
+            raise TaskError(f"{task.name}: output {unknown[0]!r}: was written but is not declared; declared: {known}")
+    return said
+
+
+def _written(task: Task, file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -742,12 +810,18 @@ def _said(task: Task, file: Path) -> dict[str, Any]:
         raise TaskError(f"{task.name}: wrote an executor output that is not JSON: {error}") from error
     if not isinstance(said, dict):
         raise TaskError(f"{task.name}: wrote an executor output that is not an object")
-    for kind, ports in (("parameterValues", task.output_parameters), ("artifacts", task.output_artifacts)):
-        unknown = sorted(set(said.get(kind, {})) - set(ports))
-        if unknown:
-            known = ", ".join(ports) or "none"
-            raise TaskError(f"{task.name}: output {unknown[0]!r}: was written but is not declared; declared: {known}")
     return said
+
+
+def _updated(task: Task, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ExecutorInput with what the command before the task's own said of the output artifacts."""
+    said = _written(task, Path(given["outputs"]["outputFile"]))
+    artifacts = {}
+    for name, port in given["outputs"]["artifacts"].items():
+        listed = said.get("artifacts", {}).get(name, {}).get("artifacts", [])
+        metadata = {**port["artifacts"][0]["metadata"], **((listed[0].get("metadata") or {}) if listed else {})}
+        artifacts[name] = {"artifacts": [{**port["artifacts"][0], "metadata": metadata}]}
+    return {**given, "outputs": {**given["outputs"], "artifacts": artifacts}}
 
 
 def _output_parameter(task: Task, name: str, given: Mapping[str, Any], said: Mapping[str, Any]) -> Any:
@@ -1120,6 +1194,7 @@ def run(
     given = executor_input(task, bind(task, parameters), artifacts, outputs)
     try:
         command, args, own = command_line(task, given, names)
+        first = [fill_text(part, given, names) for part in task.before]
     except TaskError as error:
         raise TaskError(f"{task.name}: {error}") from error
     temporary = _short(work) if own_tmpdir else None
@@ -1133,13 +1208,22 @@ def run(
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"--- attempt {number + 1} of {task.retries + 1}\n")
         start = log.stat().st_size if log.exists() else 0
-        try:
-            code = runner(command, args, whole, work, log, stop=stop, timeout=task.timeout, stream=stream)
-        except TaskError as error:
-            raise TaskError(f"{task.name}: {error}", error.exit_code) from error
-        if code:
-            raise TaskError(failure(code, log, start), code)
-        return collect(task, given)
+
+        def carry_out(command: Sequence[str], args: Sequence[str]) -> None:
+            try:
+                code = runner(command, args, whole, work, log, stop=stop, timeout=task.timeout, stream=stream)
+            except TaskError as error:
+                raise TaskError(f"{task.name}: {error}", error.exit_code) from error
+            if code:
+                raise TaskError(failure(code, log, start), code)
+
+        if not first:
+            carry_out(command, args)
+            return collect(task, given)
+        carry_out(first, ())
+        updated = _updated(task, given)
+        carry_out(*command_line(task, updated, names)[:2])
+        return collect(task, updated)
 
     found, wait = None, task.wait
     try:
@@ -1199,7 +1283,7 @@ class Job:
 def run_job(job: Job, stop: Stop, stream: BinaryIO | None) -> dict[str, Any]:
     """Return what came of a job, as its result file holds it."""
     try:
-        if job.condition and not condition_holds(job.condition, bind(job.task, job.parameters)):
+        if job.condition and not condition_holds(job.condition, bind(job.task, job.parameters), job.artifacts):
             return {"state": "SKIPPED", "reason": job.condition}
         folder = Path(job.folder).absolute()
         found = run(job.task, job.parameters, job.artifacts, folder, names=job.names, stop=stop, stream=stream)

@@ -13,7 +13,9 @@ from typing import Any
 import yaml
 
 from penstock.compile.catalog import python_function
+from penstock.compile.documents import Documents
 from penstock.compile.errors import PenstockError
+from penstock.compile.graph import ArtifactType
 
 _TYPES = {
     "STRING": "str",
@@ -24,6 +26,8 @@ _TYPES = {
     "STRUCT": "dict",
     "TASK_FINAL_STATUS": "PipelineTaskFinalStatus",
     "TASK_CONFIG": "TaskConfig",
+    "INT": "int",  # of schema 2.0.0, like DOUBLE
+    "DOUBLE": "float",
 }
 
 
@@ -88,7 +92,7 @@ def describe(spec: Mapping[str, Any], function: Any = None) -> Description:
 
 
 def read_spec(path: Path) -> dict[str, Any]:
-    """Return the PipelineSpec in a YAML or JSON file; a platform spec beside it is left out.
+    """Return the PipelineSpec in a YAML or JSON file, as `parse_spec` does; a platform spec beside it is left out.
 
     Raises:
         PenstockError: Where the file is missing or holds no PipelineSpec.
@@ -105,6 +109,8 @@ def read_spec(path: Path) -> dict[str, Any]:
 def parse_spec(text: str, origin: str) -> dict[str, Any]:
     """Return the PipelineSpec in YAML or JSON; `origin` is where it came from.
 
+    Of a PipelineJob, the values that it has for parameters are their defaults.
+
     Raises:
         PenstockError: Where it holds none.
     """
@@ -112,10 +118,15 @@ def parse_spec(text: str, origin: str) -> dict[str, Any]:
         document = next(yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), None)
     except yaml.YAMLError as error:
         raise PenstockError(f"{origin}: not YAML: {error}") from error
-    if isinstance(document, dict) and "pipelineSpec" in document:  # what the JSON of older kfp wraps it in
+    values: Mapping[str, Any] = {}
+    if isinstance(document, dict) and "pipelineSpec" in document:  # a PipelineJob, as TFX and older kfp write it
+        values = Documents(document["pipelineSpec"], runtime=document.get("runtimeConfig") or {}).values
         document = document["pipelineSpec"]
     if not isinstance(document, dict) or not isinstance(document.get("root"), dict) or "pipelineInfo" not in document:
         raise PenstockError(f"{origin}: no compiled pipeline: it has no pipelineInfo and root")
+    for name, definition in document["root"].get("inputDefinitions", {}).get("parameters", {}).items():
+        if name in values:
+            definition["defaultValue"] = values[name]
     return document
 
 
@@ -165,7 +176,8 @@ def _ports(
 
 def _artifact_type(definition: Mapping[str, Any]) -> str:
     kind = definition.get("artifactType", {})
-    name = str(kind.get("schemaTitle") or kind.get("instanceSchema") or "Artifact").removeprefix("system.")
+    name = ArtifactType(str(kind.get("schemaTitle") or ""), instance=str(kind.get("instanceSchema") or "")).name
+    name = (name or str(kind.get("instanceSchema") or "Artifact")).removeprefix("system.")
     return f"list[{name}]" if definition.get("isArtifactList") else name
 
 
@@ -176,7 +188,7 @@ def _parameter_type(definition: Mapping[str, Any]) -> str:
 
 def _default(definition: Mapping[str, Any]) -> Any:
     value = definition.get("defaultValue")
-    return value if definition.get("parameterType") == "NUMBER_DOUBLE" else _with_integers(value)
+    return value if _parameter_type(definition) == "float" else _with_integers(value)
 
 
 def _with_integers(value: Any) -> Any:

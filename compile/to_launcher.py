@@ -45,7 +45,7 @@ def input_parameters(component: graph.Component) -> dict[str, launcher.Parameter
     """
     is_dag = isinstance(component.body, graph.Dag)
     return {
-        name: launcher.Parameter(port.type.value, port.default, port.optional or is_dag, port.literals)
+        name: launcher.Parameter(port.type.value, port.default, port.optional or is_dag, port.literals, port.typed)
         for name, port in component.inputs.parameters.items()
     }
 

@@ -170,5 +170,6 @@ def _resolvable(task: graph.Task, steps: tuple[str, ...]) -> bool:
     if steps[1] == "parameters":
         known = name in ports.parameters or (steps[0] == "inputs" and name in task.inputs)
         return known and rest == (("output_file",) if steps[0] == "outputs" else ())
-    artifact = rest in ((), ("uri",), ("path",)) or (rest[0] == "metadata" and len(rest) <= 2)
+    readable = ((), ("uri",), ("path",), ("value",)) if steps[0] == "inputs" else ((), ("uri",), ("path",))
+    artifact = rest in readable or (rest[0] == "metadata" and len(rest) <= 2)
     return steps[1] == "artifacts" and name in ports.artifacts and artifact

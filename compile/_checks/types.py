@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +28,6 @@ _TAKES = {graph.Type.DOUBLE: {graph.Type.INTEGER}}
 # Filled in by the platform, not by the task.
 _GIVEN_BY_PLATFORM = {graph.Type.TASK_CONFIG}
 _ANY = "system.Artifact"
-_TITLE = re.compile(r"^title:\s*(\S+)", re.MULTILINE)
 
 
 def check(pipeline: graph.Pipeline) -> Iterator[Finding]:
@@ -205,18 +203,11 @@ def _compared(path: str, where: str, given: Port, wanted: Port, *, collected: bo
 
 def _alike(given: graph.ArtifactType, wanted: graph.ArtifactType) -> bool:
     """Return whether an artifact fits, by the rule of KFP's compiler: the same title and major version, or any."""
-    names = _title(given), _title(wanted)
+    names = given.name, wanted.name
     if _ANY in names or not all(names):
         return True
     major = [each.version.partition(".")[0] for each in (given, wanted)]
     return names[0] == names[1] and (major[0] == major[1] or not all(major))
-
-
-def _title(kind: graph.ArtifactType) -> str:
-    if kind.title or not kind.instance:
-        return kind.title
-    match = _TITLE.search(kind.instance)
-    return match[1] if match else ""
 
 
 def _port(ports: graph.Ports, name: str) -> Port | None:
@@ -224,7 +215,7 @@ def _port(ports: graph.Ports, name: str) -> Port | None:
 
 
 def _type(port: Port) -> str:
-    return port.type if isinstance(port, graph.Parameter) else _title(port.type) or str(port.type)
+    return port.type if isinstance(port, graph.Parameter) else port.type.name or str(port.type)
 
 
 def _shown(port: Port) -> str:

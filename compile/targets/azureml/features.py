@@ -133,9 +133,12 @@ def _conditions(case: Case) -> Iterator[Problem]:
     for place in places(case.pipeline):
         if place.task.trigger.condition:
             try:
-                launcher.parse_condition(place.task.trigger.condition)
+                read = launcher.condition_inputs(launcher.parse_condition(place.task.trigger.condition))
             except launcher.ConditionError as error:
                 yield place.path, str(error)
+                continue
+            if artifacts := sorted(read & {*place.task.component.inputs.artifacts}):
+                yield place.path, f"its condition reads {', '.join(artifacts)}, an artifact, when it starts"
 
 
 def _selectors(case: Case) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -24,8 +25,10 @@ def task(task: graph.Task, *, installs: bool = False) -> launcher.Task:
         installs: Whether its command keeps the part that installs packages.
     """
     body = task.component.body
-    command = body.command if isinstance(body, graph.Container) else ()
-    return to_launcher.task(task, command if installs else commands.without_install(command))
+    if not isinstance(body, graph.Container):
+        return to_launcher.task(task, ())
+    command = body.command if installs else commands.without_install(body.command)
+    return dataclasses.replace(to_launcher.task(task, command), before=body.pre_cache_check)
 
 
 def import_source(

@@ -96,11 +96,15 @@ def _image_folder(pipeline: graph.Pipeline) -> Iterator[Finding]:
 
 def _other_executors(pipeline: graph.Pipeline) -> Iterator[Finding]:
     for path, task in pipeline.walk():
-        if isinstance(task.component.body, graph.OtherExecutor):
-            yield path, task.component.body.kind
-    for path, _, body in _containers(pipeline):
-        if body.pre_cache_check:
-            yield path, "lifecycle.preCacheCheck"
+        body = task.component.body
+        if isinstance(body, graph.OtherExecutor) and body.kind != "resolver":
+            yield path, body.kind
+
+
+def _resolvers(pipeline: graph.Pipeline) -> Iterator[Finding]:
+    for path, task in pipeline.walk():
+        if isinstance(task.component.body, graph.OtherExecutor) and task.component.body.kind == "resolver":
+            yield path, task.component.body.label
 
 
 def _remote_imports(pipeline: graph.Pipeline) -> Iterator[Finding]:
@@ -158,6 +162,9 @@ RUN = (
     Feature("parameters", "all types; integers stay integers, also inside lists and dicts"),
     Feature("artifacts", "files, folders, lists, metadata, custom paths; empty or unwritten ones fail their task"),
     Feature("placeholders", "Concat and IfPresent too; what a constant refers to is put into it"),
+    Feature(
+        "jobs of TFX", "old types and typed values, conditions over artifacts, the driver of a file-based ExampleGen"
+    ),
     Feature("If, Elif, Else, OneOf", "whatever the compiler writes as a condition, checked before anything runs"),
     Feature("ParallelFor and Collected", "over parameters and artifacts; nested ones collect into one flat list"),
     Feature("nested pipelines", "with their inputs and outputs"),
@@ -198,5 +205,10 @@ REFUSED = (
     ),
     Feature("remote importer that cannot be fetched", "import a copy on this machine", _remote_imports),
     Feature("platform", "only settings for Kubernetes are known; compile without the others", _other_platforms),
+    Feature(
+        "resolver",
+        "TFX has it look for artifacts of earlier runs in the metadata of Vertex AI; import what it would find",
+        _resolvers,
+    ),
     Feature("executor", "no compiler writes it; only containers and importers are run", _other_executors),
 )

@@ -224,6 +224,7 @@ def _definition(task: graph.Task) -> Any:
     return [
         list(body.command),
         list(body.args),
+        list(body.pre_cache_check),
         body.image,
         dict(body.env),
         _ports(task),
@@ -235,7 +236,7 @@ def _ports(task: graph.Task) -> Any:
     component = task.component
     return [
         [
-            [name, port.type.value]
+            [name, port.type.value, port.typed]
             for ports in (component.inputs, component.outputs)
             for name, port in ports.parameters.items()
         ],

@@ -282,7 +282,7 @@ class Schedule:
                 self._finish(node, State.SKIPPED)
                 return False
         self._resolve(node)
-        if trigger.condition and not launcher.condition_holds(trigger.condition, node.parameters):
+        if trigger.condition and not launcher.condition_holds(trigger.condition, node.parameters, node.artifacts):
             self._finish(node, State.SKIPPED)
             return False
         return True

@@ -320,7 +320,7 @@ def test_a_job_of_tfx_brings_its_values_along(kfp_job):
     done = convert.convert_text(json.dumps(kfp_job), "job.json", {}, options.parse({"has_python": ["*/tfx:*"]}))
     assert codes(done) == {}
     assert codes(done, Severity.WARNING) == {"pipeline-root": "", "runtime-config": "", "old-properties": ""}
-    assert yaml.safe_load(done.files["job.yml"])["inputs"]["rows"] == 7
+    assert yaml.safe_load(done.files["pipeline.yml"])["inputs"]["rows"]["default"] == 7
     given = convert.convert_text(json.dumps(kfp_job), "job.json", {"rows": "8"})
     assert yaml.safe_load(given.files["job.yml"])["inputs"]["rows"] == 8
     there = convert.convert_text(
