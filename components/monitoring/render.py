@@ -116,7 +116,7 @@ def _attributions(moved: Mapping[str, Any], built: Report) -> None:
     axes.set_yticks(np.arange(len(shown)) + 0.2, [each["name"][:LONGEST_LABEL] for each in shown])
     axes.invert_yaxis()
     axes.set_xlabel("mean absolute attribution")
-    axes.legend()
+    axes.legend(loc="lower right")
     built.figure(figure, f"NDCG {moved['ndcg']:.3f}")
 
 
