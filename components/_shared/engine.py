@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
+
+from penstock.components._shared.cores import cores
 
 MEMORY = "640MB"
 STREAM_BUFFER = "64MB"  # of results ahead of their reader; with less, parsing stops being parallel
@@ -22,7 +23,7 @@ def connect(scratch: Path, others: Iterable[Path] = ()) -> duckdb.DuckDBPyConnec
     """
     connection = duckdb.connect()
     settings = {
-        "threads": min(os.cpu_count() or 1, THREADS),
+        "threads": min(cores(), THREADS),
         "memory_limit": MEMORY,
         "streaming_buffer_size": STREAM_BUFFER,
         "temp_directory": str(scratch / "spilled"),

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from penstock.components._shared import cgroups
 from penstock.components._shared.errors import UserError
-
-# By the name of the controller in /proc/self/cgroup, "" of version 2: where its groups lie, and their file.
-CONTROLLERS = {"": ("sys/fs/cgroup", "memory.max"), "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes")}
 
 
 def limit(root: Path = Path("/")) -> int:
@@ -21,7 +18,8 @@ def limit(root: Path = Path("/")) -> int:
         root: Where proc and sys lie.
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *(size for size in _limits(root) if size)])
+    limits = map(_number, cgroups.files(root, {"": "memory.max", "memory": "memory.limit_in_bytes"}))
+    return min([machine, *(size for size in limits if size)])
 
 
 def used(root: Path = Path("/")) -> int:
@@ -57,23 +55,6 @@ def require(needed: int, component: str, argument: str, what: str, remedy: str) 
 def shown(size: int) -> str:
     """Return a number of bytes as people write it."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
-
-
-def _limits(root: Path) -> Iterator[int]:
-    """Yield what limits this process, in bytes; a group is limited by those that it lies in, too."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        _, names, group = line.split(":", 2)
-        for name in names.split(","):
-            if name in CONTROLLERS:
-                place, file = CONTROLLERS[name]
-                path = Path(group.lstrip("/"))
-                # In a container the groups are often mounted from its own one on, whatever its path says.
-                for each in (path, *path.parents):
-                    yield _number(root / place / each / file)
 
 
 def _number(file: Path) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from penstock.components._shared.cores import limit_threads
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.sealed import unseal
 from penstock.components._shared.tabular import DESCRIPTION, Predictor, encode
@@ -110,6 +111,7 @@ def load_model(path: str | os.PathLike[str], component: str, argument: str) -> T
             f"{path} holds {', '.join(strange)}, no part of a model that train writes",
             "Pickles and the like are never loaded; train the model again",
         )
+    limit_threads()
     try:
         predictor = Predictor(Path(path))
     except ModuleNotFoundError as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from penstock.components._shared.cores import cores
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.secrets import read_secret
 
@@ -101,7 +101,7 @@ class Settings:
     @property
     def workers(self) -> int:
         """Threads that predict; where none are set, one a processor and at most four."""
-        return self.threads or min(4, len(os.sched_getaffinity(0)))
+        return self.threads or min(4, cores())
 
 
 def read_token(reference: str, environment: Mapping[str, str]) -> bytes:

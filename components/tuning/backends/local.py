@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from penstock.components._shared.cores import cores
 from penstock.components._shared.fitting.prepare import Prepared
 from penstock.components.tuning.search import Backend, Search, Trial
 from penstock.components.tuning.space import Space
@@ -107,7 +108,7 @@ class _Run:
         return self.ended
 
     def _start(self, selector: selectors.BaseSelector) -> _Worker:
-        threads = str(max(1, len(os.sched_getaffinity(0)) // self.search.parallel_trials))
+        threads = str(max(1, cores() // self.search.parallel_trials))
         process = subprocess.Popen(
             [sys.executable, "-m", "penstock.components.tuning.worker", str(self.folder)],
             stdin=subprocess.PIPE,

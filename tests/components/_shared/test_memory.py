@@ -8,20 +8,6 @@ from penstock.components._shared.errors import UserError
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-@pytest.fixture
-def system(tmp_path):
-    """A function that writes the files of a system, and returns the folder that stands for its root."""
-
-    def write(cgroup, **files):
-        for name, text in {"proc/self/cgroup": cgroup, **files}.items():
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        return tmp_path
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("cgroup", "files", "expected"),
     [

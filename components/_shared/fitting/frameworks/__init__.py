@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from penstock.components._shared.cores import limit_threads
 from penstock.components._shared.errors import UserError
 
 NAMES = ("keras", "lightgbm", "sklearn", "xgboost")
@@ -188,6 +189,7 @@ def framework(name: str) -> Framework:
     """
     if name not in NAMES:
         raise UserError("train", "framework", f"{name!r} is unknown", f"Choose one of {', '.join(NAMES)}")
+    limit_threads()
     try:
         row: Framework = importlib.import_module(f"{__name__}.{name}").FRAMEWORK
     except ModuleNotFoundError as error:
