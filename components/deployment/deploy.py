@@ -6,8 +6,8 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,10 +82,12 @@ def deploy(
     with _folder(model, registered_model, registry) as (folder, source):
         candidate = _candidate(folder, model_uri or source)
         version = candidate.version
+        expected = _predicted(candidate)  # first, for what cannot be read here need not be started
         found = backend.create_or_update(endpoint, candidate)
         is_idle = not found.traffic.get(version) and found.shadow != version
-        if is_idle and (problem := _tried(backend, endpoint, candidate, tolerance)):
-            backend.remove(endpoint, version)
+        if is_idle and (problem := _tried(backend, endpoint, candidate, expected, tolerance)):
+            with suppress(UserError):  # someone has given it traffic meanwhile
+                backend.remove(endpoint, version)
             raise UserError(
                 COMPONENT,
                 "model",
@@ -195,9 +197,10 @@ def _candidate(folder: Path, uri: str) -> Candidate:
     return Candidate(folder, uri, sha256(folder / MANIFEST), str(facts.get("framework", "")), example)
 
 
-def _tried(backend: Backend, endpoint: str, candidate: Candidate, tolerance: float) -> str:
+def _tried(
+    backend: Backend, endpoint: str, candidate: Candidate, expected: Sequence[Mapping[str, Any]], tolerance: float
+) -> str:
     """Return what is wrong with what a version predicts for its model's example; empty: nothing."""
-    expected = _predicted(candidate)
     try:
         found = backend.smoke(endpoint, candidate.version, candidate)
     except Unreachable as error:

@@ -60,11 +60,18 @@ def rollout(document: Mapping[str, Any]) -> Report:
         ],
     )
     built.figure(_traffic(steps, document), "Per cent of the traffic that the new version got")
-    built.figure(_errors(steps), "Requests that failed, by all that came since the step began")
+    if any(
+        point.get(f"{whose}_errors")
+        for step in steps
+        for point in step.get("points", [])
+        for whose in ("new", "current")
+    ):
+        built.figure(_errors(steps), "Per cent of the requests since the step began that failed")
     built.heading("Metrics")
     names = [name for name in _PLOTTED if any(name in step["new"] for step in steps)]
     for name in names:
-        built.figure(_bars(name, steps), name)
+        if any(step[whose].get(name) for step in steps for whose in ("new", "current")):
+            built.figure(_bars(name, steps), name)
     built.table(
         ["step", "version", *names],
         [
@@ -81,7 +88,7 @@ def _shares(traffic: Mapping[str, int]) -> str:
 
 
 def _last(step: Mapping[str, Any], name: str) -> float | None:
-    points = step.get("points") or []
+    points = step.get("points")
     return points[-1].get(name) if points else None
 
 
@@ -92,7 +99,7 @@ def _begun(steps: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def _traffic(steps: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -> Figure:
-    figure = new_figure()
+    figure = new_figure(5, 2.8)
     axes = figure.add_subplot()
     version, begun = document["version"], _begun(steps)
     end = begun[-1] + steps[-1]["seconds"]
@@ -108,12 +115,12 @@ def _traffic(steps: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) ->
 
 
 def _errors(steps: Sequence[Mapping[str, Any]]) -> Figure:
-    figure = new_figure()
+    figure = new_figure(5, 2.8)
     axes = figure.add_subplot()
     for color, whose in zip(COLORS, ("current", "new"), strict=False):
         times, shares = [], []
         for start, step in zip(_begun(steps), steps, strict=True):
-            for point in step.get("points") or []:
+            for point in step.get("points", []):
                 if point.get(f"{whose}_requests"):
                     times.append(start + point["seconds"])
                     shares.append(100 * point[f"{whose}_errors"] / point[f"{whose}_requests"])
@@ -124,7 +131,7 @@ def _errors(steps: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _bars(name: str, steps: Sequence[Mapping[str, Any]]) -> Figure:
-    figure = new_figure(4.5, 2.8)
+    figure = new_figure(5, 2.8)
     axes = figure.add_subplot()
     for place, whose in enumerate(("current", "new")):
         values = [step[whose].get(name, 0.0) for step in steps]

@@ -50,7 +50,7 @@ HOLD = {"seconds": 60.0, "requests": 100.0, "least": 1.0}
 STALE = 120.0  # seconds without a sign of life after which a rollout of another machine is taken for dead
 HEARTBEAT = 10.0  # seconds between two of them
 LOOK = 1.0  # seconds between two looks at a step, at most
-LOG_LAG = 4.0  # seconds for what was answered to be in the request logs
+LOG_LAG = 20.0  # seconds for what was answered to be in the request logs, at most
 UNREACHABLE = 3  # looks in a row at which the version did not answer
 
 _PROCESS = uuid.uuid4().hex
@@ -569,9 +569,13 @@ class _Rollout:
         skipped: dict[str, str],
     ) -> None:
         """Add what the request logs tell."""
-        self._pause(LOG_LAG)
+        answered = look.window.get("new", Reading()).requests.get(200, 0.0)
+        end = time.monotonic() + LOG_LAG
         try:
             ours = self._backend.answers(self._endpoint, self._version, look.since)
+            while ours.num_rows < answered and time.monotonic() < end:
+                self._pause(LOOK)
+                ours = self._backend.answers(self._endpoint, self._version, look.since)
             theirs = self._backend.answers(self._endpoint, self.current, look.since)
             if step.shadow and (alike := measure.agreement(theirs, ours)[0]) is not None:
                 new["agreement"] = alike
@@ -657,6 +661,8 @@ class _Rollout:
             self._end("rolled_back", reason)
         except (_Interfered, Changed) as change:
             self._abandon(f"{change}; besides, {reason}")
+        except UserError as error:  # a version that had traffic is gone, or the platform does not answer
+            self._abandon(f"traffic cannot be set back: {error.problem}; besides, {reason}")
 
     def _reclaim(self) -> None:
         """Find out whether the endpoint is still ours, where a writing may have been cut short."""

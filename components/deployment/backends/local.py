@@ -31,13 +31,10 @@ OPTIONS = {"state": str, "host": str, "port": int, "token": str, "settings": dic
 READY = 120.0  # seconds for a server to be ready
 ANSWER = 30.0  # seconds for it to answer
 DRAIN = 30.0  # seconds for it to end
-# What the backend sets itself; see docs/serving.md. A file of the log is written soon, for a rollout reads it.
-_OURS = {
-    "PENSTOCK_HOST": "127.0.0.1",
-    "PENSTOCK_PORT": "0",
-    "PENSTOCK_DRAIN_DELAY_SECONDS": "1",
-    "PENSTOCK_LOG_SECONDS": "2",
-}
+# What the backend sets itself; see docs/serving.md.
+_OURS = {"PENSTOCK_HOST": "127.0.0.1", "PENSTOCK_PORT": "0", "PENSTOCK_DRAIN_DELAY_SECONDS": "1"}
+# A file of the log is written soon, for a rollout reads it.
+_DEFAULTS = {"PENSTOCK_LOG_SECONDS": "10"}
 _LISTENING = re.compile(r"^serving: listening on http://.*:(\d+)$", re.MULTILINE)
 
 
@@ -287,7 +284,7 @@ class Local:
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "AIP_", "KFP_"))
         }
-        return {**inherited, **self._settings, **ours}
+        return {**inherited, **_DEFAULTS, **self._settings, **ours}
 
     def _wait_ready(self, server: Process, token: str) -> int:
         """Return the port of a server once it is ready."""

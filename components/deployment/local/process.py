@@ -48,10 +48,13 @@ class Process:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.folder / "alive", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:  # it runs, or someone is looking whether it does
+                    if self.runs():
+                        return False
             (self.folder / "pid").unlink(missing_ok=True)
             with self.log.open("wb") as log:
                 subprocess.Popen(
@@ -75,7 +78,8 @@ class Process:
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared: of those who look at the same time none sees the other.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         finally:

@@ -48,8 +48,8 @@ defaults
     timeout server 90s
     timeout http-request 40s
     timeout http-keep-alive 75s
-    # To the version that was drawn, and no other: a share is a share.
-    retries 2
+    # To the version that was drawn, and no other: a share is a share. One that is not there fails at once.
+    retries 0
     http-error status 503 content-type application/json string '{{"error":"no version answers","kind":"unavailable"}}'
 
 frontend endpoint
@@ -106,7 +106,7 @@ def program(component: str) -> str:
         UserError: It is not installed, too old, or built without Lua.
     """
     found = shutil.which("haproxy", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
-    remedy = "Install HAProxy 2.6 or later: apt-get install haproxy, or brew install haproxy"
+    remedy = "Install HAProxy 2.6 or later (apt-get or brew install haproxy), and run the step outside of containers"
     if not found:
         raise UserError(component, "platform", "local needs haproxy, which is not installed", remedy)
     told = subprocess.run([found, "-vv"], capture_output=True, text=True, timeout=_SECONDS).stdout

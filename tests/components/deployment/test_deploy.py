@@ -114,7 +114,9 @@ def test_a_version_that_predicts_something_else_gets_no_traffic_and_is_removed(s
     assert load.failed == {}
 
 
-def test_a_model_that_is_altered_or_does_not_load_leaves_nothing(state, options, models, tmp_path):
+def test_a_model_that_is_altered_or_does_not_load_and_a_server_that_does_not_start_leave_nothing(
+    state, options, models, tmp_path
+):
     copy = tmp_path / "model"
     shutil.copytree(models("lightgbm-binary"), copy)
     (copy / "model.txt").write_bytes(b"no model")
@@ -123,8 +125,12 @@ def test_a_model_that_is_altered_or_does_not_load_leaves_nothing(state, options,
     facts = unseal(models("lightgbm-binary"), KIND, "test", "model")
     (copy / MANIFEST).unlink()
     seal(copy, KIND, {name: value for name, value in facts.items() if name not in ("kind", "files")})
-    with pytest.raises(UserError, match=r"deploy: model: its server has ended: .*cannot be read"):
+    with pytest.raises(UserError, match=r"deploy: model: .*cannot be read"):
         deploy(copy, endpoint=NAME, options=options)
+    assert not state.exists()
+    wrong = {**options, "settings": {"PENSTOCK_THREADS": "many"}}
+    with pytest.raises(UserError, match=r"deploy: model: its server has ended: .*PENSTOCK_THREADS: 'many' is not"):
+        deploy(models("lightgbm-binary"), endpoint=NAME, options=wrong)
     assert at(state).get(NAME) is None
     assert servers(state) == []
 
@@ -164,7 +170,7 @@ def test_without_haproxy_one_line_says_what_to_install(monkeypatch, options, mod
     proxy.program.cache_clear()
     monkeypatch.setattr(proxy.shutil, "which", lambda *_, **__: None)
     with pytest.raises(
-        UserError, match=r"local needs haproxy, which is not installed\. Install HAProxy 2\.6 or later: apt-get"
+        UserError, match=r"local needs haproxy, which is not installed\. Install HAProxy 2\.6 or later \(apt-get"
     ):
         deploy(models("lightgbm-binary"), endpoint=NAME, options=options)
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from penstock.components.deployment.local.process import Process
 from tests.components.deployment.endpoints import ended, forked
@@ -40,6 +41,17 @@ def test_what_does_not_heed_sigterm_is_killed(tmp_path):
         time.sleep(0.01)
     process.stop((signal.SIGTERM, 0.2))
     assert not process.runs()
+
+
+def test_those_who_look_do_not_see_each_other(tmp_path):
+    process = Process(tmp_path)
+    (tmp_path / "alive").touch()
+    with ThreadPoolExecutor(8) as pool:
+        looks = [pool.submit(lambda: any(process.runs() for _ in range(500))) for _ in range(8)]
+        assert not any(look.result() for look in looks)
+        looks = [pool.submit(lambda: [process.runs() for _ in range(2000)]) for _ in range(8)]
+        assert process.start(["/bin/sleep", "60"], {})
+    process.stop()
 
 
 def test_a_number_that_is_another_process_by_now_is_left_alone(tmp_path):

@@ -2,10 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -38,7 +38,7 @@ def versions(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rollouts")
     bad = overflowing(models("lightgbm-regression"), folder / "bad")
     with endpoints(folder / "endpoints") as state:
-        options = {"state": str(state)}
+        options = {"state": str(state), "settings": {"PENSTOCK_LOG_SECONDS": "0.5"}}
         made = {
             name: deploy(model, endpoint=NAME, options=options)
             for name, model in (
@@ -162,7 +162,7 @@ def test_a_shadow_is_compared_request_by_request_while_nobody_sees_its_answers(v
     shadowed, moved = history["steps"]
     assert (shadowed["shadow"], shadowed["traffic"]) == (versions["good"], {versions["old"]: 100})
     assert shadowed["new"]["requests"] >= QUICK["requests"]
-    assert 0 < shadowed["new"]["agreement"] < 1
+    assert 0.5 < shadowed["new"]["agreement"] <= 1
     assert moved["findings"][0] == {
         "condition": "agreement >= 0.01",
         "holds": None,
@@ -241,7 +241,9 @@ def test_a_version_whose_server_dies_is_rolled_back(versions, endpoint, go, tmp_
     assert ended(child) == 0
     assert result.outcome == "rolled_back"
     assert "it does not answer" in result.reason
-    assert {status for status, _ in load.failed} == {503}
+    # Requests that were at work in it when it died end without an answer, of each client one at most.
+    assert {status for status, _ in load.failed} <= {0, 502, 503}
+    assert sum(count for (status, _), count in load.failed.items() if status != 503) <= 2
     assert frail.version not in endpoint.get(NAME).versions
 
 
@@ -447,6 +449,5 @@ def test_labels_measure_the_quality_of_both_versions(versions, endpoint, go, mak
 def test_the_report_of_a_rollout_needs_nothing_from_elsewhere(versions, endpoint, go, tmp_path):
     with Load(versions["url"]):
         go(steps=[50, 100])
-    page = Path(tmp_path / "report.html").read_text()
-    assert "http://" not in page.replace("http://www.w3.org/", "")
-    assert "<script" not in page
+    page = (tmp_path / "report.html").read_text()
+    assert re.findall(r"""(?:src|href)=["']https?:|url\(https?:|<script""", page) == []
