@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from penstock.components._shared.mlflow_registry import open_registry
@@ -136,10 +137,11 @@ def loop(tmp_path) -> Iterator[Loop]:
 def asking(url: str, trips: Path, rows: int = 500) -> Iterator[list[int]]:
     """Ask an endpoint for predictions of trips, one after the other; yield the statuses of the answers so far."""
     place = urlsplit(url)
-    found = duckdb.sql(f"WITH source AS (FROM read_csv('{trips}')) SELECT * EXCLUDE big_tip FROM ({TIPS}) LIMIT {rows}")
-    bodies = [
-        json.dumps({"instances": [dict(zip(found.columns, row, strict=True))]}).encode() for row in found.fetchall()
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        train_set, eval_set, rejects = (Path(folder, name) for name in ("train", "eval", "rejects"))
+        ingest(str(trips), train_set, eval_set, rejects, query=TIPS, eval_fraction=0.0)
+        asked = pq.read_table(train_set / "part-00000.parquet").drop_columns("big_tip").slice(0, rows).to_pylist()
+    bodies = [json.dumps({"instances": [row]}).encode() for row in asked]
     statuses: list[int] = []
     over = threading.Event()
 
