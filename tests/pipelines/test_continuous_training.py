@@ -111,8 +111,10 @@ class Loop:
         self._backend.remove("taxi-tips", "")
 
 
-@pytest.fixture
-def loop(tmp_path) -> Iterator[Loop]:
+@contextlib.contextmanager
+def looping(folder: Path) -> Iterator[Loop]:
+    """Yield a loop in a folder, with its webhook; what it has served in the end is removed."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             found.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
@@ -124,13 +126,27 @@ def loop(tmp_path) -> Iterator[Loop]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    found = Loop(tmp_path, f"http://127.0.0.1:{server.server_port}/")
+    found = Loop(folder, f"http://127.0.0.1:{server.server_port}/")
     try:
         yield found
     finally:
         found.remove()
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def loop(tmp_path) -> Iterator[Loop]:
+    with looping(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory, trips) -> Iterator[Loop]:
+    """A loop whose champion serves, for tests that leave it so."""
+    with looping(tmp_path_factory.mktemp("standing")) as found:
+        served_champion(found, trips)
+        yield found
 
 
 @contextlib.contextmanager
@@ -250,44 +266,45 @@ def test_the_commands_of_the_page_replace_a_champion_by_another_while_it_serves(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_new_model_that_does_badly_under_traffic_is_rolled_back_and_the_exit_handler_says_why(loop, trips):
-    served_champion(loop, trips)
-    before = loop.traffic
-    recent = month(trips, "2019-02")
-    with asking(loop.url, recent) as statuses:
-        done = loop.watch(recent, f"source={recent}", GATE, *QUICK[:2], 'rollout_gate=["latency_p99 <= 0.0001"]')
-    assert done.done.returncode == 1
-    assert done.tasks["roll-out"]["state"] == "FAILED"
-    assert done.tasks["promote"]["state"] in ("SKIPPED", "CANCELLED")
-    assert "latency_p99" in done.done.stderr
-    assert loop.aliases == {"champion": "1", "challenger": "2"}
-    assert loop.traffic == before
+def test_a_new_model_that_does_badly_under_traffic_is_rolled_back_and_the_exit_handler_says_why(standing, trips):
+    before, recent = standing.traffic, month(trips, "2019-02")
+    standing.heard.clear()
+    with asking(standing.url, recent) as statuses:
+        run = standing.watch(recent, f"source={recent}", GATE, *QUICK[:2], 'rollout_gate=["latency_p99 <= 0.0001"]')
+    assert run.done.returncode == 1
+    assert run.states(("register", "deploy")) == {"SUCCEEDED"}
+    assert run.tasks["roll-out"]["state"] == "FAILED"
+    assert run.tasks["promote"]["state"] in ("SKIPPED", "CANCELLED")
+    assert "latency_p99" in run.done.stderr
+    assert standing.aliases["champion"] == "1"
+    assert standing.traffic == before
     assert set(statuses) == {200}
-    [told] = loop.heard
+    [told] = standing.heard
     assert told["passed"] is False
     assert "roll" in told["reason"]
     assert "latency_p99" in told["reason"]
 
 
 @pytest.mark.slow
-def test_a_new_model_that_is_not_good_enough_is_neither_registered_nor_deployed(loop, trips):
-    served_champion(loop, trips)
-    before, recent = loop.traffic, month(trips, "2019-02")
-    done = loop.watch(recent, f"source={recent}", 'gate=["auc >= 0.999"]')
-    assert done.done.returncode == 0, done.done.stderr
-    assert done.states(RETRAINED) == {"SUCCEEDED"}
-    assert done.states(REPLACED) == {"SKIPPED"}
-    assert "0.999" in done.said("evaluate")["reason"]
-    assert (loop.aliases, loop.traffic) == ({"champion": "1"}, before)
+@pytest.mark.timeout(600)
+def test_a_new_model_that_is_not_good_enough_is_neither_registered_nor_deployed(standing, trips):
+    before, recent = (standing.aliases, standing.traffic), month(trips, "2019-02")
+    run = standing.watch(recent, f"source={recent}", 'gate=["auc >= 0.999"]')
+    assert run.done.returncode == 0, run.done.stderr
+    assert run.states(RETRAINED) == {"SUCCEEDED"}
+    assert run.states(REPLACED) == {"SKIPPED"}
+    assert "0.999" in run.said("evaluate")["reason"]
+    assert (standing.aliases, standing.traffic) == before
 
 
 @pytest.mark.slow
-def test_a_training_that_fails_is_told(loop, trips):
-    served_champion(loop, trips)
+@pytest.mark.timeout(600)
+def test_a_training_that_fails_is_told(standing, trips):
     recent = month(trips, "2019-02")
-    done = loop.watch(recent, f"source={recent}", "framework=prophet")
-    assert done.done.returncode == 1
-    [told] = loop.heard
+    standing.heard.clear()
+    run = standing.watch(recent, f"source={recent}", "framework=prophet")
+    assert run.done.returncode == 1
+    [told] = standing.heard
     assert told["headline"].startswith("continuous-training failed")
     assert "train: framework: 'prophet'" in told["reason"]
 
@@ -305,6 +322,9 @@ def test_without_a_champion_the_run_says_how_to_get_one(loop, trips):
 @pytest.mark.timeout(600)
 def test_the_real_months_go_all_the_way_on_this_machine(loop, taxi_months):
     served_champion(loop, taxi_months)
+    still = loop.watch(month(taxi_months, "2018-12"), f"source={month(taxi_months, '2018-12')}")
+    assert still.said("detect-drift")["drifted"] is False
+    assert still.states((*RETRAINED, *REPLACED)) == {"SKIPPED"}
     february = month(taxi_months, "2019-02")
     with asking(loop.url, february) as statuses:
         # What is watched is what the server was asked: the request log that it has written by now.

@@ -128,7 +128,7 @@ def test_a_token_is_asked_for_where_the_document_says_so(models):
 @pytest.mark.timeout(600)
 def test_no_request_without_the_token_is_answered(models):
     with serving(models("xgboost-binary"), PENSTOCK_TOKEN="env:THE_TOKEN", THE_TOKEN=TOKEN) as running:
-        fuzzed(running, "ignored_auth", examples=10, options=[f"--header=Authorization: Bearer {TOKEN}"])
+        fuzzed(running, "ignored_auth", examples=3, options=[f"--header=Authorization: Bearer {TOKEN}"])
 
 
 def fuzzed(running, *more: str, examples: int, options: Sequence[str] = ()) -> None:
@@ -163,10 +163,9 @@ def test_what_the_schema_of_rows_allows_is_predicted(server):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["lightgbm-multiclass", "sklearn-regression"])
-def test_other_models_hold_to_their_documents_too(models, name):
-    with serving(models(name)) as running:
-        fuzzed(running, examples=100)
+def test_a_model_of_another_task_holds_to_its_document_too(models):
+    with serving(models("sklearn-regression")) as running:
+        fuzzed(running, examples=30)
         assert running.metric('penstock_errors_total{kind="internal"}') == 0
 
 
