@@ -6,6 +6,8 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 # uv trusts, as pip and git do, the certificates of the machine and not only its own.
 export UV_SYSTEM_CERTS := 1
+# A lock may be for a Python that is not here; nothing is built for it, so none is fetched.
+export UV_PYTHON_DOWNLOADS := never
 
 ROWS  ?= 50000
 MARKS ?= not slow and not docker and not corpus
@@ -64,11 +66,16 @@ lock: $(READY)  ## Resolve requirements.lock anew from pyproject.toml, and the l
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
 	    --extra all --group dev pyproject.toml -o requirements.lock
-	@for file in containers/build.in containers/*/requirements.in; do \
-	    own="$${file%requirements.in}uv.toml"; [ -f "$$own" ] || own=containers/uv.toml; \
-	    $(BIN)/uv pip compile --quiet --config-file "$$own" --no-emit-package penstock \
-	        --constraint requirements.lock --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-	        --only-binary :all: --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+	@for file in containers/build.in containers/*/*.in; do \
+	    folder=$$(dirname "$$file"); own="$$folder/uv.toml"; [ -f "$$own" ] || own=containers/uv.toml; \
+	    kind="--constraint requirements.lock --python-version 3.11 --python-platform x86_64-manylinux_2_28"; \
+	    if [ -f "$$folder/base" ]; then \
+	        python=$$(sed -nE 's/^([^ ]*\/)?python:([0-9]+\.[0-9]+).*/\2/p' "$$folder/base"); \
+	        kind="--upgrade --python-version $$python --python-platform x86_64-manylinux_2_40"; fi; \
+	    binary="--only-binary :all:"; [ "$$(basename "$$file")" != sources.in ] \
+	        || { binary="--no-binary :all: --no-deps"; own=containers/uv.toml; }; \
+	    $(BIN)/uv pip compile --quiet --config-file "$$own" --no-emit-package penstock $$kind $$binary \
+	        --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
 	        "$$file" -o "$${file%.in}.lock"; done
 
 images: $(READY)  ## Build the images whose inputs have changed, and run each one's smoke test; needs Docker

@@ -921,7 +921,13 @@ _context = click.option(
     show_default=True,
     help="The repository, or a folder in it.",
 )
-_base = click.option("--base-image", "base", default="", metavar="IMAGE", help="Base.  [default: the Dockerfile's]")
+_base = click.option(
+    "--base-image",
+    "base",
+    default="",
+    metavar="IMAGE",
+    help="Base of environments that name none.  [default: the Dockerfile's]",
+)
 _registry = click.option("--registry", default="", metavar="R", help="Where images that are not here are looked for.")
 
 

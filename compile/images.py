@@ -1,8 +1,9 @@
 """The images of a repository: what each is made of, and how a container engine builds, proves and pushes it.
 
 An environment is a folder in containers/ that holds requirements.lock; containers/Dockerfile builds the image of any,
-with the build arguments ENVIRONMENT, BASE_IMAGE, VERSION, REVISION and SOURCE. An image's tag is a hash of all that it
-is made of, so that it is built once, wherever; PROJECT/NAME:VERSION, its name in specs, is a second tag here.
+with the build arguments ENVIRONMENT, BASE_IMAGE, VERSION, REVISION and SOURCE. The base image is the Dockerfile's own,
+or, where a folder has a file `base`, the one that it names. An image's tag is a hash of all that it is made of, so that
+it is built once, wherever; PROJECT/NAME:VERSION, its name in specs, is a second tag here.
 
 Where the Dockerfile has a stage `dependencies`, this is an image of its own, beside the other one and tagged likewise:
 a machine that has never built takes these layers from a registry.
@@ -38,13 +39,14 @@ DIGESTS = "digests.json"
 
 _FORMAT = "penstock.digests/1"
 _LOCK = "requirements.lock"
+_BASE = "base"
 _SMOKE = "smoke.yaml"
 _DEPENDENCIES = "dependencies"
 _SILENCE = 900.0  # seconds without news of a build; a step may install for minutes and say nothing
 _STALLED = 120.0  # seconds without news of a push
 _BUILDING = 1800.0  # seconds that another build of the same environment is waited for
 _QUICK = 60.0  # seconds for the engine's answer to anything else
-_BASE = re.compile(r"^\s*ARG\s+BASE_IMAGE=(\S+)", re.MULTILINE)
+_DEFAULT_BASE = re.compile(r"^\s*ARG\s+BASE_IMAGE=(\S+)", re.MULTILINE)
 _STAGE = re.compile(
     rf"^FROM\s[^\n]*\sAS\s+{_DEPENDENCIES}\s*$.*?(?=^FROM\s|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE
 )
@@ -84,6 +86,24 @@ class Environment:
     def image(self) -> str:
         """Name of its image in specs."""
         return f"{self.repository}:{self.version}"
+
+    @property
+    def base_file(self) -> Path:
+        return self.folder / _BASE
+
+    @property
+    def base(self) -> str:
+        """Base image that its folder names, for it cannot start from another; "" where it starts from the Dockerfile's.
+
+        Raises:
+            PenstockError: The file says something else than the name of an image.
+        """
+        if not self.base_file.is_file():
+            return ""
+        words = self.base_file.read_text().split()
+        if len(words) != 1:
+            raise PenstockError(f"{self.base_file}: holds {len(words)} words; write the name of one image in it")
+        return words[0]
 
     @cached_property
     def files(self) -> tuple[str, ...]:
@@ -203,7 +223,7 @@ class Engine:
 
     Args:
         tell: Told, in one line, what goes on.
-        base: Base image; empty: the one that containers/Dockerfile names.
+        base: Base image of environments that name none of their own; empty: the one that containers/Dockerfile names.
         verbose: Whether it is told all that builds say.
     """
 
@@ -298,18 +318,19 @@ class Engine:
         base = self._base_of(environment)
         if (found := self._inspect(base)) is None:
             if problem := self._pull(base):
-                raise PenstockError(
-                    f"base image {base} is neither here nor can be fetched: {problem}; give --base-image"
-                )
+                remedy = f"name another in {environment.base_file}" if environment.base else "give --base-image"
+                raise PenstockError(f"base image {base} is neither here nor can be fetched: {problem}; {remedy}")
             found = self._inspect(base)
         assert found is not None
         return str(found["Id"])
 
     def _base_of(self, environment: Environment) -> str:
+        if own := environment.base:
+            return own
         if self._base:
             return self._base
         file = environment.context / FOLDER / "Dockerfile"
-        if match := _BASE.search(file.read_text()):
+        if match := _DEFAULT_BASE.search(file.read_text()):
             return match[1]
         raise PenstockError(f"{file}: there is no `ARG BASE_IMAGE=…` that says which image to start from")
 

@@ -12,20 +12,22 @@ from pathlib import Path
 os.environ["_KFP_RUNTIME"] = "true"
 
 # What runs in the environment on the right runs in that on the left, too.
-LIKE = {"tensorflow": "tabular", "serving-tensorflow": "serving"}
+LIKE = {"beam": "tabular", "tensorflow": "tabular", "serving-tensorflow": "serving"}
 
 
-def main(environment: str, lock: Path) -> int:
+def main(environment: str, locks: list[Path]) -> int:
     problems = []
-    for name, wanted in re.findall(r"^([a-zA-Z0-9._-]+)==([^\s;]+)", lock.read_text(), re.MULTILINE):
+    locked = "\n".join(lock.read_text() for lock in locks)
+    for name, wanted in re.findall(r"^([a-zA-Z0-9._-]+)==([^\s;]+)", locked, re.MULTILINE):
         try:
-            found = version(name)
+            installed = version(name)
         except PackageNotFoundError:
-            found = "not there"
-        if found != wanted:
-            problems.append(f"{name} is {found}, not {wanted}")
+            installed = "not there"
+        if installed != wanted:
+            problems.append(f"{name} is {installed}, not {wanted}")
     importlib.import_module("kfp.dsl.executor_main")
-    modules = [name for stage in stages(LIKE.get(environment, environment)) for name in walk(stage)]
+    found = {stage for each in (environment, LIKE.get(environment, environment)) for stage in stages(each)}
+    modules = [name for stage in sorted(found) for name in walk(stage)]
     for name in modules:
         try:
             importlib.import_module(name)
@@ -59,4 +61,4 @@ def walk(package: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(__file__).with_name("requirements.lock")))
+    sys.exit(main(sys.argv[1], sorted(Path(__file__).parent.glob("*.lock"))))

@@ -144,6 +144,25 @@ def test_the_tag_changes_with_the_base_image(repository):
     assert own.tag("sha256:1") == environment(repository).tag("sha256:1")
 
 
+def test_an_environment_starts_from_the_image_that_its_folder_names_and_the_others_from_the_dockerfiles(repository):
+    file = repository / "containers" / "one" / "base"
+    before = environment(repository).inputs
+    file.write_text("debian:13\n")
+    one, two = images.environments(repository)
+    assert (one.base, two.base) == ("debian:13", "")
+    assert one.inputs != before
+    # What an option says is for those that name none: another Python would not read their locks.
+    chosen = images.Engine(print, base="hardened:1")
+    assert [chosen._base_of(each) for each in (one, two)] == ["debian:13", "hardened:1"]
+    assert images.Engine(print)._base_of(two) == "python:3.11-slim"
+
+
+def test_a_base_that_is_no_name_is_refused(repository):
+    (repository / "containers" / "one" / "base").write_text("debian 13\n")
+    with pytest.raises(PenstockError, match=r"containers/one/base: holds 2 words; write the name of one image in it"):
+        _ = environment(repository).base
+
+
 def test_the_project_that_specs_name_is_the_one_that_images_are_built_of():
     from penstock.components.images import image
 
