@@ -20,6 +20,7 @@ TO_COMPILE_AGAINST = {".a", ".c", ".cc", ".cpp", ".h", ".hpp", ".pxd", ".pxi", "
 UNUSED = {
     "PIL": ["_avif*"],
     "alembic": ["testing"],
+    "apache_beam": ["**/*_test.py", "examples"],
     "botocore/data": ["*"],
     "clang": ["*"],  # TensorFlow asks for it, and imports it nowhere
     "databricks": ["sdk"],  # MLflow imports it for registries on Databricks
@@ -35,6 +36,10 @@ UNUSED = {
     "scipy": ["**/_test_*.so"],
     "sqlalchemy": ["testing", "**/*.so"],  # as of fontTools
     "tensorflow": ["include"],  # to compile against
+    "tensorflow_data_validation": ["**/*_test.py"],
+    "tensorflow_model_analysis": ["**/*_test.py"],
+    "tensorflow_transform": ["**/*_test.py"],
+    "tfx": ["**/*_test.py", "benchmarks", "examples"],
     "xgboost": ["testing"],
 }
 # What one package needs of another's.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 MEMORY_LIMIT = "1GiB"
 MOST_THREADS = 16  # each holds buffers of its own, and the limit is for all of them together
@@ -22,18 +23,37 @@ def connect(paths: Iterable[Path]) -> Iterator[duckdb.DuckDBPyConnection]:
     with tempfile.TemporaryDirectory(prefix="penstock-") as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         connection.execute(f"SET temp_directory = '{spill}'")
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = false")
+        _set_up(connection)
         threads = select(connection, "current_setting('threads')", "range(1)")[0][0]
         connection.execute(f"SET threads = {min(threads, MOST_THREADS)}")
         connection.execute(f"CREATE VIEW parts AS FROM {parts}")
-        names = [name for name, *_ in connection.execute("DESCRIBE parts").fetchall()]
-        cells = ", ".join(f'"{name.replace(chr(34), chr(34) * 2)}" AS c{i}' for i, name in enumerate(names))
+        cells = _cells(connection)
         # The position of a row in all of them; it does not change with the threads or the folder.
         connection.execute(
             f"CREATE VIEW rows AS FROM {parts} SELECT {cells}, file_index AS file, file_row_number AS row"
         )
         yield connection
+
+
+@contextmanager
+def view(table: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database with a table that is in memory as the view `rows`: columns c0, c1, …"""
+    with duckdb.connect() as connection:
+        _set_up(connection)
+        connection.execute("SET threads = 1")
+        connection.register("parts", table)
+        connection.execute(f"CREATE VIEW rows AS FROM parts SELECT {_cells(connection)}")
+        yield connection
+
+
+def _set_up(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
+
+
+def _cells(connection: duckdb.DuckDBPyConnection) -> str:
+    names = [name for name, *_ in connection.execute("DESCRIBE parts").fetchall()]
+    return ", ".join(f'"{name.replace(chr(34), chr(34) * 2)}" AS c{i}' for i, name in enumerate(names))
 
 
 def select(connection: duckdb.DuckDBPyConnection, what: str, source: str) -> list[tuple[Any, ...]]:

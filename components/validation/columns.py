@@ -51,6 +51,7 @@ class Column:
         listed: A row holds a list of values.
         relation: SQL of the relation that holds the values as `value`, with `file` and `row`.
         cell: SQL of the column in the relation of rows.
+        values: SQL of a row's values in the relation of rows, not yet counted: a list, NULL where it is missing.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Column:
     relation: str
     value: str
     cell: str
+    values: str
 
 
 def columns(connection: duckdb.DuckDBPyConnection, schema: schema_pb2.Schema | None) -> list[Column]:
@@ -92,6 +94,8 @@ def columns(connection: duckdb.DuckDBPyConnection, schema: schema_pb2.Schema | N
             kind, value = STRING, "{}::VARCHAR"
         cell = f"c{i}"
         relation = f"(FROM rows SELECT unnest({cell}) AS item, file, row)" if listed else "rows"
+        one = f"[{value.format(cell)}]"
+        values = f"list_transform({cell}, lambda item: {value.format('item')})" if listed else one
         value = value.format("item" if listed else cell)
         categorical = kind != STRING and _is_categorical(feature, kind)
         found.append(
@@ -104,6 +108,7 @@ def columns(connection: duckdb.DuckDBPyConnection, schema: schema_pb2.Schema | N
                 relation=relation,
                 value=f"({value})::VARCHAR" if categorical else value,
                 cell=cell,
+                values=f"CASE WHEN {cell} IS NOT NULL THEN {values} END",
             )
         )
     return found

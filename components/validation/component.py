@@ -1,6 +1,6 @@
 """The declaration of `validate`."""
 
-from typing import NamedTuple, Optional  # kfp reads these names
+from typing import Any, Dict, NamedTuple, Optional  # kfp reads these names
 
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Output
@@ -23,6 +23,8 @@ def validate(
     schema_uri: str = "",
     environment: str = "",
     on_anomaly: str = "fail",
+    engine: str = "local",
+    beam_options: Dict[str, Any] = {"runner": "DirectRunner"},
 ) -> NamedTuple("Validated", [("valid", bool), ("anomaly_count", int)]):
     """Describe a dataset and hold it to a schema, in the files that TFX and TFDV read and write.
 
@@ -38,6 +40,9 @@ def validate(
         schema_uri: Path or URI of a schema.pbtxt, in place of given_schema.
         environment: Environment of the schema, such as "TRAINING"; features not in it may be absent.
         on_anomaly: "fail" to fail the run on anomalies, "report" to go on.
+        engine: Where statistics are computed: "local", on this machine, or "beam", by TensorFlow Data Validation on
+            Apache Beam, in the image penstock/beam.
+        beam_options: Beam's own options; `runner` is DirectRunner, DataflowRunner, FlinkRunner or SparkRunner.
 
     Returns:
         valid: Whether there are no anomalies.
@@ -57,5 +62,8 @@ def validate(
         schema_uri=schema_uri,
         environment=environment,
         on_anomaly=on_anomaly,
+        engine=engine,
+        beam_options=beam_options,
+        dataset_uri=dataset.uri,
     )
     return (result.valid, result.anomaly_count)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tensorflow_metadata.proto.v0.schema_pb2 import Schema
-from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatistics
+from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatistics, DatasetFeatureStatisticsList
 
-from penstock.components._shared.dataset import open_dataset
+from penstock.components._shared import beam
+from penstock.components._shared.dataset import Dataset, open_dataset
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.messages import read_statistics
 from penstock.components.validation import files, render, schemas
 from penstock.components.validation.anomalies import Baselines, Verdict, find
+from penstock.components.validation.beam_statistics import PACKAGE, describe_on_beam
 from penstock.components.validation.inference import infer
 from penstock.components.validation.statistics import describe
 
@@ -48,6 +53,9 @@ def validate(
     schema_uri: str = "",
     environment: str = "",
     on_anomaly: str = "fail",
+    engine: str = beam.LOCAL,
+    beam_options: Mapping[str, Any] = beam.DIRECT,
+    dataset_uri: str = "",
 ) -> Validated:
     """Describe a dataset and hold it to a schema; every output is written before anomalies fail the run.
 
@@ -63,12 +71,16 @@ def validate(
         schema_uri: Path or URI of a schema, in place of given_schema.
         environment: Environment of the schema that the rows belong to. Empty: all features are expected.
         on_anomaly: "fail" to raise on anomalies, "report" to return.
+        engine: "local" or "beam"; what is computed there are the statistics, and all else follows from them.
+        beam_options: Of Beam, the runner among them.
+        dataset_uri: Where Beam's workers find the dataset, if they are on other machines.
 
     Raises:
         UserError: An input is wrong, or there are anomalies and on_anomaly is "fail".
     """
     if on_anomaly not in ("fail", "report"):
         raise UserError("validate", "on_anomaly", f"{on_anomaly!r} is no choice", 'Give "fail" or "report"')
+    on_beam = beam.chosen("validate", engine, beam_options, PACKAGE)
     wanted = _given(given_schema, schema_uri)
     _check_environment(environment, wanted)
     baselines = Baselines(
@@ -78,7 +90,7 @@ def validate(
         serving=_statistics(serving_statistics, "serving_statistics"),
     )
     data = open_dataset(dataset, "validate", "dataset")
-    described = describe(data, wanted)
+    described = _described(data, wanted, on_beam, dataset_uri)
     demands = infer(described.datasets[0]) if wanted is None else wanted
     verdict = find(described.datasets[0], demands, environment, baselines)
 
@@ -95,6 +107,15 @@ def validate(
         remedy = f'Look at {os.fspath(report)}; mend the data or the schema, or go on with on_anomaly="report"'
         raise UserError("validate", "dataset", _summary(verdict), remedy)
     return Validated(not verdict.count, verdict.count, warnings)
+
+
+def _described(
+    data: Dataset, schema: Schema | None, engine: beam.Engine | None, uri: str
+) -> DatasetFeatureStatisticsList:
+    if engine is None:
+        return describe(data, schema)
+    with tempfile.TemporaryDirectory(prefix="penstock-validate-") as scratch:
+        return describe_on_beam(data, engine, schema, scratch, uri)
 
 
 def _given(path: str | os.PathLike[str] | None, uri: str) -> Schema | None:
