@@ -4,7 +4,8 @@ from typing import Any, Dict, List
 
 from kfp import dsl
 
-from penstock.components import evaluate, ingest, register, retrieve_features, train, validate
+from penstock.components import evaluate, ingest, register, retrieve_features, train
+from penstock.pipelines.validated import validated as validated_rows
 
 # Is the tip above 20 % of the fare? Only card payments (payment_type 1) record their tips.
 TIPS = """\
@@ -29,6 +30,8 @@ def tabular_training(
     max_bad_rows: int = 0,
     schema_uri: str = "",
     on_anomaly: str = "fail",
+    validate_engine: str = "local",
+    beam_options: Dict[str, Any] = {"runner": "DirectRunner"},
     target: str = "big_tip",
     exclude: List[str] = [],
     framework: str = "xgboost",
@@ -63,6 +66,8 @@ def tabular_training(
         max_bad_rows: Bad rows that are put up with.
         schema_uri: Path or URI of a schema.pbtxt to hold the training data to. Empty: inferred.
         on_anomaly: "fail" to stop at anomalies, "report" to go on.
+        validate_engine: "local" to describe the training data on one machine, "beam" for Apache Beam.
+        beam_options: Beam's own options, the runner among them; see validate.
         target: Column to predict.
         exclude: Columns not to learn from.
         framework: "xgboost", "lightgbm", "sklearn" or "keras"; see train.
@@ -90,7 +95,8 @@ def tabular_training(
         eval_from=eval_from,
         max_bad_rows=max_bad_rows,
     )
-    validated = validate(dataset=ingested.outputs["train_set"], schema_uri=schema_uri, on_anomaly=on_anomaly)
+    validation = {"on_anomaly": on_anomaly, "engine": validate_engine, "beam_options": beam_options}
+    validated = validated_rows(dataset=ingested.outputs["train_set"], schema_uri=schema_uri, **validation)
     trained = train(
         train_set=ingested.outputs["train_set"],
         eval_set=ingested.outputs["eval_set"],
@@ -141,7 +147,7 @@ def tabular_training(
         train_rows.set_display_name("features of train_set")
         eval_rows = retrieve_features(entities=ingested.outputs["eval_set"], **store)
         eval_rows.set_display_name("features of eval_set")
-        validated_too = validate(dataset=train_rows.outputs["dataset"], on_anomaly=on_anomaly)
+        validated_too = validated_rows(dataset=train_rows.outputs["dataset"], **validation)
         trained_too = train(
             train_set=train_rows.outputs["dataset"],
             eval_set=eval_rows.outputs["dataset"],
