@@ -22,6 +22,7 @@ if os.environ.get("_KFP_RUNTIME", "false") != "true":
     from penstock.components.prediction.component import predict_batch
     from penstock.components.registry.component import fetch_reference, promote, register
     from penstock.components.training.component import train
+    from penstock.components.transformation.component import transform
     from penstock.components.tuning.component import pick, suggest, tune
     from penstock.components.validation.component import validate
 
@@ -47,6 +48,7 @@ __all__ = [
     "suggest",
     "sync_features",
     "train",
+    "transform",
     "tune",
     "undeploy",
     "validate",

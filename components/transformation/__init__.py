@@ -1,0 +1,1 @@
+"""Transform rows the same way in training and serving."""
