@@ -51,7 +51,7 @@ def in_image(image: str, cases: Path, output: Path, script: str = "beam_parity.p
     """Run a script beside this file in the image, which may write the output alone."""
     output.mkdir(mode=0o777)
     command = ["docker", "run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp:exec", "--cap-drop", "ALL"]
-    command += ["--user", f"{os.getuid()}:{os.getgid()}"]
+    command += ["--user", f"{os.getuid()}:{os.getgid()}", "--env", "_KFP_RUNTIME=true"]  # as where a task runs
     command += ["-v", f"{cases}:/cases:ro", "-v", f"{output}:/output", "-v", f"{ROOT}/tests/containers:/tests:ro"]
     command += [image, "python3", f"/tests/{script}", "/cases", "/output"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
