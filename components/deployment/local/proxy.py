@@ -33,7 +33,8 @@ _CONFIGURATION = f"""\
 global
     # One thread moves tens of thousands of requests a second, far more than the models behind it answer.
     nbthread 1
-    maxconn 4000
+    # As many connections as half of these files, or of as many as it may have.
+    fd-hard-limit 8192
     hard-stop-after 30s
     stats socket unix@{_SOCKET} mode 600 level admin
     stats timeout 10s
@@ -74,13 +75,14 @@ backend versions
 # Copies run beside the request, which waits for none of them. Beyond so many at once, or when the body has not come
 # whole within the buffer, there is no copy: a shadow that is slow costs nobody anything.
 _COPY = """\
-local most, flying = 64, 0
+local most, longest, flying = 64, 120000, 0
 local passed_on = { "content-type", "content-encoding", "authorization", "x-request-id" }
 
 core.register_action("mirror", { "http-req" }, function(txn)
     local body = txn.sf:req_body()
     local length = tonumber(txn.sf:req_hdr("content-length"))
-    if flying >= most or #body == 0 or (length and length ~= #body) then return end
+    local whole = length == #body or (not length and #body < longest)
+    if flying >= most or #body == 0 or not whole then return end
     local headers, given = {}, txn.http:req_get_headers()
     for _, name in ipairs(passed_on) do
         if given[name] then headers[name] = { given[name][0] } end

@@ -60,7 +60,8 @@ class State:
 
     @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - read, not bound
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.port}"
 
 
