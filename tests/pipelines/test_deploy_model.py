@@ -17,12 +17,13 @@ from penstock.components.deployment.deploy import undeploy
 ROOT = Path(__file__).parents[2]
 
 
-def told(page: str) -> list[str]:
-    blocks = re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+def told(page: str, language: str = "console") -> list[str]:
+    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
 
 
 COMMANDS = told("docs/deployment.md")
+AFTERWARDS = told("docs/deployment.md", "sh")
 
 
 def run(folder: Path, command: str, port: int) -> str:
@@ -48,6 +49,8 @@ def test_what_the_page_says_can_be_done_as_it_says(tmp_path, port):
     try:
         run(tmp_path, train, port)
         run(tmp_path, deploy, port)
+        [once_more] = told("components/deployment/README.md", "sh")
+        run(tmp_path, once_more, port)
         [answer] = json.loads(run(tmp_path, curl, port))["predictions"]
         assert set(answer) == {"prediction", "probability_false", "probability_true"}
         run(tmp_path, again, port)
@@ -73,10 +76,17 @@ def test_what_the_page_says_can_be_done_as_it_says(tmp_path, port):
             for client in clients:
                 client.join()
         assert len(versions) == 2
-        endpoint = json.loads((tmp_path / "penstock-out" / "endpoints" / "taxi-tips" / "endpoint.json").read_text())
+        file = tmp_path / "penstock-out" / "endpoints" / "taxi-tips" / "endpoint.json"
+        endpoint = json.loads(file.read_text())
         [(_, share)] = endpoint["traffic"].items()
         assert share == 100
         assert endpoint["note"]["state"] == "promoted"
+        [first] = versions - endpoint["traffic"].keys()
+        for command in AFTERWARDS[:2]:
+            run(tmp_path, command.replace("v0123456789ab", first), port)
+        assert json.loads(file.read_text())["traffic"] == {first: 100}
+        run(tmp_path, AFTERWARDS[2], port)
+        assert not file.exists()
     finally:
         undeploy(endpoint="taxi-tips", options=options)
 

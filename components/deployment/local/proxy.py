@@ -61,7 +61,7 @@ frontend endpoint
     http-request return status 503 content-type application/json string '{{"error":"no version yet"}}' \
 if {{ var(txn.to) -m str none }}
     http-request set-var(txn.shadow) str(shadow),map_str({_SHADOW})
-    http-request wait-for-body time 10s if METH_POST {{ var(txn.shadow) -m found }}
+    http-request wait-for-body time 30s if METH_POST {{ var(txn.shadow) -m found }}
     http-request lua.mirror if METH_POST {{ var(txn.shadow) -m found }}
     http-response set-header {HEADER} %[var(txn.to),field(1,:)]
     default_backend versions

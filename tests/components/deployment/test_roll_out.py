@@ -379,6 +379,28 @@ def test_traffic_that_was_set_after_a_rollout_was_killed_is_where_the_next_begin
     assert result.promoted
 
 
+def test_traffic_that_cannot_be_set_back_is_left_as_it_is_and_the_next_rollout_begins_anew(
+    versions, endpoint, go, tmp_path, models
+):
+    options = {"state": str(versions["state"])}
+    dying = killed_at(at(versions["state"]), ("set_traffic",), 2, after=True)
+    with Load(versions["url"]):
+        ended(forked(rolling(versions, tmp_path, dying, hold={"seconds": 8, "requests": 3})))
+        left = endpoint.get(NAME).traffic
+        os.kill(endpoint._server(NAME, versions["old"]).pid(), signal.SIGKILL)
+        while endpoint._server(NAME, versions["old"]).runs():
+            time.sleep(0.01)
+        try:
+            with pytest.raises(UserError) as failed:
+                go(unfinished="roll_back")
+        finally:
+            deploy(models("lightgbm-regression"), endpoint=NAME, options=options)
+        assert f"traffic cannot be set back: {versions['old']} of {NAME} does not run" in str(failed.value)
+        assert endpoint.get(NAME).traffic == left
+        result, history = go(steps=[60, 100])
+    assert (result.promoted, history["before"], history["notes"]) == (True, left, [])
+
+
 def test_a_rollout_of_another_machine_is_dead_when_it_has_long_given_no_sign(versions, endpoint, go, monkeypatch):
     owner = {"id": "x", "who": "process 7 on moon", "host": "moon", "pid": 7, "process": "y"}
     place = [{versions["old"]: 100}, ""]
