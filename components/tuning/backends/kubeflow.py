@@ -11,25 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import urllib3
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from penstock.components._shared.clouds import cluster
+from penstock.components._shared.clouds.calls import Failure
+from penstock.components._shared.clouds.jobs import DONE, FAILED, GONE, WAITING, Job
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.fitting.prepare import Prepared
-from penstock.components.tuning.remote import (
-    DONE,
-    FAILED,
-    GONE,
-    LABEL,
-    METRIC,
-    WAITING,
-    Failure,
-    Job,
-    Tried,
-    drive,
-    told,
-)
+from penstock.components.tuning.remote import LABEL, METRIC, Tried, drive, told
 from penstock.components.tuning.search import COMPLETE, COMPONENT, Backend, Search, Trial
 from penstock.components.tuning.search import FAILED as FAILED_TRIAL
 from penstock.components.tuning.space import Parameter
@@ -40,8 +30,7 @@ OWNER = "katib.kubeflow.org/experiment"  # Katib's label of a trial
 SAMPLERS = {"auto": "tpe", "tpe": "tpe", "random": "random", "grid": "grid"}
 SEEDED = ("tpe", "random")
 OPTIONS = {
-    "namespace": "Namespace of the experiment. Without it: that of this step, or of the kubeconfig.",
-    "context": "Context of the kubeconfig, outside of a cluster.",
+    **cluster.OPTIONS,
     "image": "Image of the trials, by digest. Without it: this step's own, PENSTOCK_IMAGE.",
     "cpu": "CPUs of a trial, such as 2.",
     "memory": "Memory of a trial, such as 4Gi.",
@@ -49,7 +38,6 @@ OPTIONS = {
     "volume_claim": "PersistentVolumeClaim that holds the datasets.",
     "volume_path": "Path at which the claim is mounted, read-only.",
 }
-NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def cannot(search: Search) -> list[str]:
@@ -149,23 +137,10 @@ class Katib:
 
     def __init__(self, search: Search) -> None:
         self._search = search
-        self.namespace = str(search.options.get("namespace") or "")
-        try:
-            if os.environ.get("KUBERNETES_SERVICE_HOST"):
-                config.load_incluster_config()
-                self.namespace = self.namespace or NAMESPACE.read_text(encoding="utf-8").strip()
-            else:
-                context = str(search.options.get("context") or "") or None
-                config.load_kube_config(context=context)
-                _, active = config.list_kube_config_contexts()
-                self.namespace = self.namespace or active["context"].get("namespace", "default")
-        except config.ConfigException as error:
-            raise UserError(
-                COMPONENT, "backend", f"no cluster is known ({error})", "Run in one, or set KUBECONFIG"
-            ) from None
-        settings = client.Configuration.get_default_copy()
-        settings.retries = False  # the driver asks again, and knows when not to
-        self._api = client.CustomObjectsApi(client.ApiClient(settings))
+        api, self.namespace = cluster.connect(
+            search.options, lambda problem, remedy: UserError(COMPONENT, "backend", problem, remedy)
+        )
+        self._api = client.CustomObjectsApi(api)
 
     def jobs(self, label: str, seconds: float) -> Sequence[Job]:
         found = self._items("experiments", f"{LABEL}={label}", seconds)
@@ -207,13 +182,7 @@ class Katib:
         return [tried for tried in map(_tried, found) if tried is not None]
 
     def failure(self, error: Exception) -> Failure | None:
-        if isinstance(error, ApiException):
-            after = str((error.headers or {}).get("Retry-After", ""))
-            reason = " ".join(f"{error.status} {error.reason} {error.body or ''}".split())[:300]
-            return Failure(reason, error.status or None, float(after) if after.isdigit() else 0.0)
-        if isinstance(error, urllib3.exceptions.HTTPError | ConnectionError | TimeoutError):
-            return Failure("the cluster does not answer")
-        return None
+        return cluster.failure(error)
 
     def _items(self, plural: str, selector: str, seconds: float) -> list[dict[str, Any]]:
         found = self._api.list_namespaced_custom_object(

@@ -7,26 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import requests
-from google.api_core.exceptions import GoogleAPICallError, RetryError
-from google.auth.exceptions import GoogleAuthError
-from google.cloud import aiplatform, aiplatform_v1
-from google.cloud.aiplatform import initializer, utils
+from google.api_core.exceptions import GoogleAPICallError
+from google.cloud import aiplatform_v1
+from google.cloud.aiplatform import utils
 
+from penstock.components._shared.clouds import vertex
+from penstock.components._shared.clouds.calls import Failure
+from penstock.components._shared.clouds.jobs import DONE, FAILED, GONE, WAITING, Job
 from penstock.components._shared.fitting.prepare import Prepared
-from penstock.components.tuning.remote import (
-    DONE,
-    FAILED,
-    GONE,
-    LABEL,
-    METRIC,
-    WAITING,
-    Failure,
-    Job,
-    Tried,
-    drive,
-    told,
-)
+from penstock.components.tuning.remote import LABEL, METRIC, Tried, drive, told
 from penstock.components.tuning.search import COMPLETE, Backend, Search, Trial
 from penstock.components.tuning.search import FAILED as FAILED_TRIAL
 from penstock.components.tuning.space import Parameter
@@ -35,8 +24,7 @@ from penstock.components.tuning.trial import job_text
 SAMPLERS = {"auto": "ALGORITHM_UNSPECIFIED", "random": "RANDOM_SEARCH", "grid": "GRID_SEARCH"}
 MOST_VALUES = 1000  # of a discrete parameter
 OPTIONS = {
-    "project": "Project of the job. Without it: the environment's.",
-    "location": "Region of the job. Without it: the environment's.",
+    **vertex.OPTIONS,
     "staging_bucket": "gs:// folder for what trials write.",
     "image": "Image of the trials, by digest. Without it: this step's own, PENSTOCK_IMAGE.",
     "machine_type": "Machine of a trial; n1-standard-4 without it.",
@@ -115,14 +103,9 @@ class Vertex:
     name = "Vertex AI"
 
     def __init__(self, search: Search) -> None:
-        options = search.options
-        if options.get("project") or options.get("location"):
-            aiplatform.init(
-                **{name: str(options[name]) for name in ("project", "location") if options.get(name)},
-            )
         self._search = search
-        self._client = initializer.global_config.create_client(client_class=utils.JobClientWithOverride)
-        self._parent = initializer.global_config.common_location_path()
+        self._parent = vertex.connect(search.options)
+        self._client = vertex.client(utils.JobClientWithOverride)
 
     def jobs(self, label: str, seconds: float) -> Sequence[Job]:
         request = {"parent": self._parent, "filter": f'labels.{LABEL}="{label}"'}
@@ -162,16 +145,7 @@ class Vertex:
         ]
 
     def failure(self, error: Exception) -> Failure | None:
-        if isinstance(error, GoogleAPICallError):
-            headers = getattr(error.response, "headers", None) or {}
-            after = str(headers.get("Retry-After", ""))
-            reason = " ".join(str(error.message).split())[:300]
-            return Failure(reason, error.code, float(after) if after.isdigit() else 0.0)
-        if isinstance(error, requests.RequestException | RetryError | ConnectionError | TimeoutError):
-            return Failure("it does not answer")
-        if isinstance(error, GoogleAuthError):
-            return Failure(f"no credentials ({error})", 401)
-        return None
+        return vertex.failure(error)
 
     def message(self, label: str) -> dict[str, Any]:
         """Return the job, as the API takes it."""

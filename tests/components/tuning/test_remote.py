@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from penstock.components._shared.clouds import jobs as jobs_module
 from penstock.components._shared.errors import UserError
 from penstock.components.tuning import remote, trial
 from penstock.testing import Fault, KatibStandIn, Script, VertexStandIn
@@ -60,7 +61,7 @@ def jobs(backend, stand_in):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(remote, "POLL", 0.01)
+    monkeypatch.setattr(jobs_module, "POLL", 0.01)
     monkeypatch.delenv("PENSTOCK_IMAGE", raising=False)
 
 
@@ -239,9 +240,9 @@ if sys.argv[2]:
     from google.cloud import aiplatform
     aiplatform.init(project="test-project", location="us-central1", api_endpoint=sys.argv[2], api_transport="rest",
                     credentials=AnonymousCredentials())
-from penstock.components.tuning import remote
+from penstock.components._shared.clouds import jobs
 from penstock.components.tuning.tune import Settings, tune
-remote.POLL = 0.05
+jobs.POLL = 0.05
 given = json.loads(sys.argv[1])
 tune(*given.pop("paths"), settings=Settings(**given.pop("settings")), **given)
 """
@@ -275,7 +276,7 @@ def test_a_step_that_is_told_to_end_cancels_its_job_and_one_that_is_killed_leave
             process.send_signal(end)
             assert process.wait() != 0
             assert time.monotonic() - since < 10
-        assert process.returncode == remote.EXIT_TERMINATED
+        assert process.returncode == jobs_module.EXIT_TERMINATED
         assert len(stand_in.seen(CREATE[backend])) == 1
         assert len(stand_in.seen(CANCEL[backend])) == 3
 
