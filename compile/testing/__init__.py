@@ -8,6 +8,7 @@ from penstock.testing.component import Artifact, ComponentFailed, Outputs, run_c
 from penstock.testing.conversions import assert_same_run, run_azureml_job
 from penstock.testing.faults import ALWAYS, Fault
 from penstock.testing.katib import KatibStandIn
+from penstock.testing.kserve import KServeStandIn
 from penstock.testing.kubeflow import KubeflowStandIn
 from penstock.testing.runs import Engine, Script
 from penstock.testing.server import Answer, ApiError, Request, Route, StandIn
@@ -24,6 +25,7 @@ __all__ = [
     "Fault",
     "JobState",
     "JobStates",
+    "KServeStandIn",
     "KatibStandIn",
     "KubeflowStandIn",
     "Outputs",

@@ -1,4 +1,4 @@
-"""What a workspace keeps in versions: code, environments, components, data."""
+"""What a workspace keeps in versions: code, environments, components, data, models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from penstock.testing.azureml.resources import (
 )
 from penstock.testing.server import Answer, ApiError, Request, Route
 
-_KINDS = {"codes": "Code", "environments": "Environment", "components": "Component", "data": "Data"}
+_KINDS = {"codes": "Code", "environments": "Environment", "components": "Component", "data": "Data", "models": "Model"}
 _REFERENCE = re.compile(r"/(\w+)/([^/]+)/versions/([^/]+)$")
 Check = Callable[[str, dict[str, Any]], None]
 
@@ -39,7 +39,13 @@ class Assets:
     def __init__(self, scope: Scope, blobs: Blobs, checks: Mapping[str, Check], url: Callable[[], str]) -> None:
         self._scope = scope
         self._blobs = blobs
-        self._checks = {"codes": self._check_code, "environments": _check_environment, "data": _check_data, **checks}
+        self._checks = {
+            "codes": self._check_code,
+            "environments": _check_environment,
+            "data": _check_data,
+            "models": _check_model,
+            **checks,
+        }
         self._url = url
         self._kept: dict[str, dict[str, dict[str, Kept]]] = {kind: {} for kind in _KINDS}
 
@@ -167,6 +173,8 @@ class Assets:
             kept = versions[version]
             changed(kept.given, given, f"{_KINDS[kind]} {name}:{version}")
             return kept.resource()
+        if kind == "models":
+            given = {"flavors": {}, **given}
         if kind in self._checks:
             self._checks[kind](f"{_KINDS[kind]} {name}:{version}", given)
         kept = Kept(f"{self._scope.id}/{kind}/{name}/versions/{version}", f"{kind}/versions", version, given)
@@ -236,3 +244,10 @@ def _check_data(what: str, given: dict[str, Any]) -> None:
         raise ApiError(400, f"{what}: dataType: {given.get('dataType')!r} is none of uri_file, uri_folder, mltable.")
     if not given.get("dataUri"):
         raise ApiError(400, f"{what}: the dataUri is required.")
+
+
+def _check_model(what: str, given: dict[str, Any]) -> None:
+    if given.get("modelType", "custom_model") not in ("custom_model", "mlflow_model", "triton_model"):
+        raise ApiError(400, f"{what}: modelType: {given['modelType']!r} is none of custom, mlflow and triton_model.")
+    if not given.get("modelUri"):
+        raise ApiError(400, f"{what}: the modelUri is required.")

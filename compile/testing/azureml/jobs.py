@@ -81,6 +81,8 @@ class _Job:
             )
             for name, given in nodes.items()
         }
+        self.work: Callable[[str], Mapping[str, str]] | None = None  # what is done at its end
+        self.outputs: Mapping[str, str] = {}  # URIs of what its one node left, by name
         self.begun = False  # whether its nodes are there to see
         self.log = b""
         # Where clients look for it, who stream it.
@@ -143,7 +145,12 @@ class Jobs:
             Route("GET", f"{run}/details", lambda request, name: self._details(name)),
             Route("POST", "/rundata", self._data),
         ]
-        return [*self._scope.within(own), *self._scope.within(history, "/history/v1.0")]
+        data = [Route("POST", "/dataversion/batchGetResolvedUris", self._resolved)]
+        return [
+            *self._scope.within(own),
+            *self._scope.within(history, "/history/v1.0"),
+            *self._scope.within(data, "/data/v1.0"),
+        ]
 
     def close(self) -> None:
         """End all that runs."""
@@ -186,7 +193,29 @@ class Jobs:
             ApiError: it is none that Azure ML takes.
         """
         check_name(name, "Job")
-        nodes = self.check(given)
+        return self.begin(name, given, self.check(given), schedule=schedule)
+
+    def begin(
+        self,
+        name: str,
+        given: dict[str, Any],
+        nodes: Mapping[str, Any],
+        work: Callable[[str], Mapping[str, str]] | None = None,
+        schedule: str = "",
+    ) -> dict[str, Any]:
+        """Begin a job of some nodes, and return it.
+
+        Args:
+            given: Its properties.
+            work: What is done when it is about to be completed; is given its name and returns the URIs of what its one
+                node left. If it raises, the job fails.
+            schedule: Name of the schedule that wants it.
+
+        Raises:
+            ApiError: there is one of that name, or the test's script does not fit.
+        """
+        if name in self._kept:
+            raise ApiError(409, f"A job with the name {name} already exists.")
         try:
             how = self._play()
             states = partial(self._rehearsals.play, how) if isinstance(how, Rehearsal) else how
@@ -198,7 +227,16 @@ class Jobs:
         )
         run = _Run(name, kept.given["displayName"], _compute({}, given))
         self._kept[name] = _Job(kept, play, run, nodes, schedule)
+        self._kept[name].work = work
         return self._resource(self._kept[name])
+
+    def shown(self, name: str) -> dict[str, Any]:
+        """Return a job as a list shows it.
+
+        Raises:
+            ApiError: there is no such job.
+        """
+        return self._resource(self._job(name))
 
     def given(self, name: str) -> dict[str, Any]:
         """Return the properties of a job, as they were sent.
@@ -238,6 +276,11 @@ class Jobs:
     def _move(self, job: _Job) -> None:
         if not job.play.ended:
             job.play.poll()
+            if job.work and job.play.now.status == "Completed":
+                try:
+                    job.outputs = job.work(job.run.id)
+                except Exception as error:
+                    job.play.now = JobState("Failed", error=str(error))
             self._note(job)
 
     def _note(self, job: _Job) -> None:
@@ -371,7 +414,16 @@ class Jobs:
 
     def _data(self, request: Request) -> Any:
         run = self._found(str(request.json().get("runId")), moving=False)
-        return {"runMetadata": {**self._run(run), "outputs": {}}}
+        outputs = {name: {"assetId": uri, "type": "uri_folder"} for name, uri in self._outputs(run).items()}
+        return {"runMetadata": {**self._run(run), "outputs": outputs}}
+
+    def _outputs(self, run: _Run) -> Mapping[str, str]:
+        return run.parent.outputs if run.parent else {}
+
+    def _resolved(self, request: Request) -> Any:
+        """Return where data assets are; those that runs leave are named by their URIs here."""
+        values = request.json().get("values") or []
+        return {"values": {each: {"uri": each, "type": "uri_folder"} for each in values}}
 
 
 def _folder(run: str) -> str:

@@ -188,11 +188,14 @@ def _plain(value: Any) -> Any:
 
 
 class Kept:
-    """A resource: what was given, and when."""
+    """A resource: what was given, and when; tags of those that have them beside their properties."""
 
-    def __init__(self, own_id: str, kind: str, name: str, given: dict[str, Any]) -> None:
+    def __init__(
+        self, own_id: str, kind: str, name: str, given: dict[str, Any], tags: Mapping[str, Any] | None = None
+    ) -> None:
         self.id, self.kind, self.name = own_id, kind, name
         self.given = given
+        self.tags = dict(tags or {})
         self.created = self.modified = now()
 
     def resource(self, **more: Any) -> dict[str, Any]:

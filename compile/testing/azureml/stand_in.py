@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from penstock.testing.azureml.assets import Assets
+from penstock.testing.azureml.batch import BatchEndpoints
 from penstock.testing.azureml.blobs import Blobs
 from penstock.testing.azureml.jobs import Jobs
+from penstock.testing.azureml.online import OnlineEndpoints
 from penstock.testing.azureml.pipelines import Pipelines
 from penstock.testing.azureml.plays import JobStates
 from penstock.testing.azureml.rehearsals import Rehearsal, Rehearsals
@@ -48,6 +50,8 @@ class AzureMLStandIn(StandIn):
     Attributes:
         blobs: The storage of the workspace.
         assets: `assets.files(code)` are the files of a code asset.
+        batch_endpoints: `batch_endpoints.score` is a function that stands for the scoring of a batch job.
+        online_endpoints: `online_endpoints.serve` is a function that stands for the containers of deployments.
         rehearsals: `rehearsals.records` has, by the names of jobs that ran for real, what came of them.
     """
 
@@ -85,11 +89,17 @@ class AzureMLStandIn(StandIn):
             self.rehearsals,
             lambda: self.url,
         )
+        self.batch_endpoints = BatchEndpoints(
+            self.scope, self.workspace, self.assets, self.jobs, self.blobs, lambda: self.url
+        )
+        self.online_endpoints = OnlineEndpoints(self.scope, self.workspace, self.assets, lambda: self.url)
         self.schedules = Schedules(self.scope, self.jobs, lambda: datetime.datetime.now(datetime.UTC))
         return [
             *self.workspace.routes(),
             *self.assets.routes(),
             *self.jobs.routes(),
+            *self.batch_endpoints.routes(),
+            *self.online_endpoints.routes(),
             *self.schedules.routes(),
             *self.blobs.routes(),
         ]

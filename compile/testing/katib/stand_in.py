@@ -9,9 +9,9 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from unittest import mock
 
 from penstock.compile.targets.local.record import State
+from penstock.testing import kubeconfig
 from penstock.testing.faults import Fault
 from penstock.testing.runs import TERMINAL, Script, Steps
 from penstock.testing.server import ApiError, Request, Route, StandIn
@@ -82,20 +82,7 @@ class KatibStandIn(StandIn):
     @contextlib.contextmanager
     def connected(self, namespace: str = "team") -> Iterator[KatibStandIn]:
         """Point the kubernetes client's kubeconfig here; at the end, back."""
-        path = self.folder / "kubeconfig"
-        content = {
-            "apiVersion": "v1", "kind": "Config", "current-context": "here",
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": namespace}}],
-            "clusters": [{"name": "here", "cluster": {"server": self.url}}],
-            "users": [{"name": "me", "user": {}}],
-        }  # fmt: skip
-        path.write_text(json.dumps(content), encoding="utf-8")
-        environment = {"KUBECONFIG": str(path), "KUBERNETES_SERVICE_HOST": ""}
-        # The client reads KUBECONFIG when it is imported.
-        with (
-            mock.patch.dict("os.environ", environment),
-            mock.patch("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path)),
-        ):
+        with kubeconfig.connected(self, namespace):
             yield self
 
     def _create(self, request: Request, namespace: str) -> Any:

@@ -38,6 +38,8 @@ def connected(stand_in: VertexStandIn, project: str, location: str) -> Iterator[
     storage = {
         "STORAGE_EMULATOR_HOST": stand_in.url,
         "GOOGLE_CLOUD_PROJECT": project,
+        # As the gcloud CLI calls where Cloud Monitoring is asked.
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_MONITORING": f"{stand_in.url}/",
         # Without it gcsfs asks the metadata server of a machine in the cloud for credentials.
         "NO_GCE_CHECK": "true",
         # With it gcsfs, imported from here on, asks over gRPC, which is not spoken here, what kind of bucket it has.

@@ -23,6 +23,7 @@ _KINDS = {
     "batchPredictionJobs": ("displayName", "inputConfig", "outputConfig"),
 }
 _RESULTS = "prediction.results-00000-of-00001"
+_ERRORS = "prediction.errors_stats-00000-of-00001"
 
 
 class Jobs:
@@ -100,6 +101,8 @@ class Jobs:
         if noun == "hyperparameterTuningJobs":
             body = {**body, "studySpec": named(body["studySpec"])}
             check_study(body["studySpec"])
+        if noun == "batchPredictionJobs":
+            _check_batch(body)
         if noun == "batchPredictionJobs" and "model" in body and "/publishers/" not in body["model"]:
             self._models.get(body["model"])
         created = now()
@@ -140,13 +143,41 @@ class Jobs:
             return
         folder = f"{target}/prediction-{job['displayName']}-{job['name'].rpartition('/')[2]}"
         model = self._models.get(job["model"])
+        config = job.get("instanceConfig", {})
         lines = [line for uri in sources for line in self._storage.read(uri).splitlines() if line.strip()]
-        instances = [json.loads(line) for line in lines]
-        found = self._endpoints.predictions(model, instances, job.get("modelParameters"))
-        rows: list[Mapping[str, Any]] = [
-            {"instance": instance, "prediction": prediction}
-            for instance, prediction in zip(instances, found, strict=True)
-        ]
+        given = [json.loads(line) for line in lines]
+        found = self._endpoints.predictions(model, [_sent(each, config) for each in given], job.get("modelParameters"))
+        rows: list[Mapping[str, Any]] = []
+        errors: dict[str, int] = {}
+        key = config.get("keyField", "")
+        for instance, prediction in zip(given, found, strict=True):
+            if isinstance(prediction, Exception):
+                errors[str(prediction)] = errors.get(str(prediction), 0) + 1
+            else:
+                told = {"key": instance[key]} if key else {"instance": instance}
+                rows.append({**told, "prediction": prediction})
         self._storage.put(f"{folder}/{_RESULTS}", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+        self._storage.put(f"{folder}/{_ERRORS}", "".join(f"{json.dumps(each)}\n" for each in errors.items()).encode())
         job["outputInfo"] = {"gcsOutputDirectory": folder}
-        job["completionStats"] = {"successfulCount": str(len(rows))}
+        job["completionStats"] = {"successfulCount": str(len(rows)), "failedCount": str(sum(errors.values()))}
+
+
+def _sent(instance: Any, config: Mapping[str, Any]) -> Any:
+    """Return an instance as the model is sent it: without its key and what is left out of it."""
+    left_out = {*config.get("excludedFields", []), config.get("keyField", "")} - {""}
+    chosen = config.get("includedFields", [])
+    if not isinstance(instance, dict) or not (left_out or chosen):
+        return instance
+    return {name: value for name, value in instance.items() if name not in left_out and (not chosen or name in chosen)}
+
+
+def _check_batch(body: Mapping[str, Any]) -> None:
+    """Refuse a batch prediction that Vertex AI refuses."""
+    if ("model" in body) == ("unmanagedContainerModel" in body):
+        raise ApiError(400, "exactly one of model and unmanaged_container_model is required.")
+    config = body.get("instanceConfig", {})
+    if config.get("includedFields") and config.get("excludedFields"):
+        raise ApiError(400, "instance_config: included_fields and excluded_fields exclude each other.")
+    for uri in body["inputConfig"].get("gcsSource", {}).get("uris", []):
+        if not uri.startswith("gs://"):
+            raise ApiError(400, f"input_config.gcs_source.uris: {uri} is no gs:// URI.")

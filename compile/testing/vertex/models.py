@@ -1,8 +1,11 @@
-"""Models of Vertex AI with their versions, and endpoints that they are deployed to."""
+"""Models of Vertex AI with their versions, endpoints that they are deployed to, and what their answers count."""
 
 from __future__ import annotations
 
+import datetime
+import functools
 import itertools
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +27,7 @@ _MODEL_OUTPUT = (
     "deployedModels", "originalModelInfo", "metadataArtifact", "modelSourceInfo",
 )  # fmt: skip
 _RESOURCES = ("dedicatedResources", "automaticResources", "sharedResources")
+_RESPONSES = "aiplatform.googleapis.com/prediction/online/response_count"
 _STRIDE = 61  # spreads turns over the shares: nearly the golden section of 100, and no divisor of it
 _MODEL = f"{ROOT}/models/{{model}}"
 _ENDPOINT = f"{ROOT}/endpoints/{{endpoint}}"
@@ -157,7 +161,8 @@ class Endpoints:
 
     Attributes:
         predict: What stands for the models: is given the model, the instances and the parameters of a request, and
-            returns a prediction for each instance. None: predictions are refused.
+            returns a prediction for each instance; in a batch, an exception stands for one that fails. None:
+            predictions are refused.
     """
 
     def __init__(self, operations: Operations, models: Models) -> None:
@@ -168,6 +173,9 @@ class Endpoints:
             "endpoints", ROOT, "endpointId", operations=operations, kind="Endpoint", made=self._made
         )
         self._turns: dict[str, Iterator[int]] = {}
+        self._etags = itertools.count(1)
+        # When requests were answered, by endpoint, deployed model and status.
+        self._answered: dict[tuple[str, str, int], list[datetime.datetime]] = {}
 
     def routes(self) -> Sequence[Route]:
         """Return whom requests go to."""
@@ -177,6 +185,7 @@ class Endpoints:
             Route("POST", f"{_ENDPOINT}:predict", self._predict),
             Route("PATCH", _ENDPOINT, self._patch),
             Route("DELETE", _ENDPOINT, self._delete),
+            Route("GET", "/v3/projects/{project}/timeSeries", self._time_series),
             *self._resources.routes(),
         ]
 
@@ -225,7 +234,7 @@ class Endpoints:
         if split:
             endpoint["trafficSplit"] = {key: share for key, share in split.items() if share}
         model.setdefault("deployedModels", []).append({"endpoint": endpoint["name"], "deployedModelId": own})
-        endpoint["updateTime"] = now()
+        self._stamp(endpoint)
         return self._operations.start(endpoint["name"], {"deployedModel": deployed}, "DeployModelResponse")
 
     def _undeploy(self, request: Request, **names: str) -> Any:
@@ -242,7 +251,8 @@ class Endpoints:
         [gone] = [each for each in endpoint["deployedModels"] if each["id"] == own]
         model = self._models.get(f"{gone['model']}@{gone['modelVersionId']}")
         model["deployedModels"] = [each for each in model["deployedModels"] if each["deployedModelId"] != own]
-        endpoint.update(deployedModels=left, trafficSplit=split, updateTime=now())
+        endpoint.update(deployedModels=left, trafficSplit=split)
+        self._stamp(endpoint)
         return self._operations.start(endpoint["name"], {}, "UndeployModelResponse")
 
     def _predict(self, request: Request, **names: str) -> Any:
@@ -252,7 +262,13 @@ class Endpoints:
         own = self._turn(endpoint)
         [deployed] = [each for each in endpoint["deployedModels"] if each["id"] == own]
         model = self._models.get(f"{deployed['model']}@{deployed['modelVersionId']}")
-        found = self.predictions(model, body.get("instances", []), body.get("parameters"))
+        answered = functools.partial(self._note, endpoint["name"], own)
+        try:
+            found = self.predictions(model, body.get("instances", []), body.get("parameters"))
+        except ApiError as error:
+            answered(error.status)
+            raise
+        answered(200)
         return {
             "predictions": found,
             "deployedModelId": own,
@@ -260,6 +276,41 @@ class Endpoints:
             "modelVersionId": model["versionId"],
             "modelDisplayName": model["displayName"],
         }
+
+    def _stamp(self, endpoint: dict[str, Any]) -> None:
+        endpoint.update(updateTime=now(), etag=f"etag-{next(self._etags)}")
+
+    def _note(self, endpoint: str, own: str, status: int) -> None:
+        times = self._answered.setdefault((endpoint.rpartition("/")[2], own, status), [])
+        times.append(datetime.datetime.now(datetime.UTC))
+
+    def _time_series(self, request: Request, project: str) -> Any:
+        """Return what Cloud Monitoring has counted of answers, at once where Cloud Monitoring takes minutes."""
+        wanted = dict(re.findall(r'([\w.]+)="([^"]*)"', request.query.get("filter", "")))
+        if wanted.get("metric.type") != _RESPONSES:
+            raise ApiError(400, f"filter: the stand-in has {_RESPONSES}, not {wanted.get('metric.type')}.")
+        try:
+            first, last = (
+                datetime.datetime.fromisoformat(request.query[f"interval.{name}"]) for name in ("startTime", "endTime")
+            )
+        except (KeyError, ValueError) as error:
+            raise ApiError(400, f"interval: startTime and endTime are required ({error}).") from error
+        series = []
+        for (endpoint, own, status), times in sorted(self._answered.items()):
+            count = sum(first <= each <= last for each in times)
+            labels = {"deployed_model_id": own, "response_code": str(status)}
+            fits = endpoint == wanted.get("resource.labels.endpoint_id", endpoint)
+            if count and fits and own == wanted.get("metric.labels.deployed_model_id", own):
+                series.append(
+                    {
+                        "metric": {"type": _RESPONSES, "labels": labels},
+                        "resource": {"type": "aiplatform.googleapis.com/Endpoint", "labels": {"endpoint_id": endpoint}},
+                        "metricKind": "DELTA",
+                        "valueType": "INT64",
+                        "points": [{"value": {"int64Value": str(count)}}],
+                    }
+                )
+        return {"timeSeries": series}
 
     def _turn(self, endpoint: Mapping[str, Any]) -> str:
         """Return whose turn it is, by the shares and not by chance: of any hundred requests each has just its own."""
@@ -269,6 +320,8 @@ class Endpoints:
 
     def _patch(self, request: Request, **names: str) -> Any:
         endpoint, body = self._endpoint(request), request.json()
+        if body.get("etag") and body["etag"] != endpoint["etag"]:
+            raise ApiError(409, f"etag: the endpoint has {endpoint['etag']} by now, not {body['etag']}; read it again.")
         mask = [path.strip() for path in request.query.get("updateMask", "").split(",")]
         if "trafficSplit" in mask or "traffic_split" in mask:
             split = {key: int(share) for key, share in body.get("trafficSplit", {}).items()}
@@ -277,7 +330,7 @@ class Endpoints:
         for path, key in (("display_name", "displayName"), ("description", "description"), ("labels", "labels")):
             if path in mask or key in mask:
                 endpoint.update(checked({key: body.get(key)}, "endpoint", (key,)))
-        endpoint["updateTime"] = now()
+        self._stamp(endpoint)
         return endpoint
 
     def _delete(self, request: Request, **names: str) -> Any:

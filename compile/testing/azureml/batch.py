@@ -1,0 +1,234 @@
+"""Batch endpoints of Azure ML with their deployments, and the jobs that are made by invoking them."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from penstock.testing.azureml.assets import Assets
+from penstock.testing.azureml.blobs import Blobs
+from penstock.testing.azureml.jobs import Jobs
+from penstock.testing.azureml.resources import (
+    TYPE,
+    Kept,
+    Scope,
+    check_tags,
+    listed,
+    operation,
+    properties_of,
+)
+from penstock.testing.azureml.workspace import Workspace
+from penstock.testing.server import Answer, ApiError, Request, Route
+
+# Given the properties of a deployment and the files of its input by name, returns those of its output.
+Score = Callable[[Mapping[str, Any], Mapping[str, bytes]], Mapping[str, bytes]]
+
+STEP, OUTPUT = "batchscoring", "score"  # Azure ML's names of a batch job's one step, and of what it leaves
+_NAME = re.compile(r"[a-zA-Z]([-a-zA-Z0-9]{1,30})[a-zA-Z0-9]")
+_DATASTORE = re.compile(r"azureml://(?:.*/)?datastores/(\w+)/paths/(.*)")
+
+
+def check_endpoint_name(name: str, what: str) -> None:
+    """Refuse a name of an endpoint or of a deployment that Azure ML does not take.
+
+    Raises:
+        ApiError: it is one.
+    """
+    if not _NAME.fullmatch(name):
+        raise ApiError(400, f"{what} name {name!r}: 3 to 32 letters, digits and hyphens, the first of them a letter.")
+
+
+class BatchEndpoints:
+    """All batch endpoints.
+
+    Args:
+        url: Returns the address of the stand-in.
+
+    Attributes:
+        score: Stands for the scoring of a job's input. None: jobs leave nothing.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        workspace: Workspace,
+        assets: Assets,
+        jobs: Jobs,
+        blobs: Blobs,
+        url: Callable[[], str],
+    ) -> None:
+        self.score: Score | None = None
+        self._scope = scope
+        self._workspace = workspace
+        self._assets = assets
+        self._jobs = jobs
+        self._blobs = blobs
+        self._url = url
+        self._kept: dict[str, Kept] = {}
+        self._deployments: dict[str, dict[str, Kept]] = {}
+        self._invoked: dict[str, list[str]] = {}
+
+    def routes(self) -> Sequence[Route]:
+        """Return whom requests go to."""
+        one = "/batchEndpoints/{name}"
+        deployment = f"{one}/deployments/{{own}}"
+        own = [
+            Route("GET", "/batchEndpoints", self._list),
+            Route("PUT", one, self._put),
+            Route("GET", one, lambda request, name: self._resource(self._found(name))),
+            Route("DELETE", one, self._delete),
+            Route("GET", f"{one}/deployments", self._list_deployments),
+            Route("PUT", deployment, self._put_deployment),
+            Route("GET", deployment, lambda request, name, own: self._deployment(name, own).resource()),
+            Route("DELETE", deployment, self._delete_deployment),
+        ]
+        listing = [Route("GET", f"{one}/jobs", self._list_jobs)]
+        return [
+            *self._scope.within(own),
+            *self._scope.within(listing, "/mferp/managementfrontend"),
+            Route("POST", "/inference/batch/{name}/jobs", self._invoke),
+        ]
+
+    def _found(self, name: str) -> Kept:
+        if name not in self._kept:
+            raise ApiError(404, f"Batch endpoint {name} not found. There are {', '.join(self._kept) or 'none'}.")
+        return self._kept[name]
+
+    def _resource(self, kept: Kept) -> dict[str, Any]:
+        shown = kept.resource(
+            provisioningState="Succeeded",
+            scoringUri=f"{self._url()}/inference/batch/{kept.name}/jobs",
+            swaggerUri=None,
+        )
+        return {**shown, "location": self._workspace.location, "tags": kept.tags}
+
+    def _put(self, request: Request, name: str) -> Any:
+        check_endpoint_name(name, "Endpoint")
+        given, tags = properties_of(request), request.json().get("tags") or {}
+        check_tags(tags, "tags")
+        if str(given.get("authMode")).lower() != "aadtoken":  # the client writes it as it likes
+            raise ApiError(400, f"authMode: batch endpoints have AADToken, not {given.get('authMode')!r}.")
+        default = (given.get("defaults") or {}).get("deploymentName")
+        if default and default not in self._deployments.get(name, {}):
+            raise ApiError(400, f"defaults.deploymentName: there is no deployment {default}.")
+        is_new = name not in self._kept
+        kept = Kept(f"{self._scope.id}/batchEndpoints/{name}", "batchEndpoints", name, given, tags)
+        self._kept[name] = kept
+        self._deployments.setdefault(name, {})
+        return Answer(self._resource(kept), 201 if is_new else 200)
+
+    def _delete(self, request: Request, name: str) -> Any:
+        self._found(name)
+        del self._kept[name], self._deployments[name]
+        return operation(self._scope, request, "be", name)
+
+    def _list(self, request: Request) -> Any:
+        return listed([self._resource(kept) for kept in self._kept.values()], request)
+
+    def _deployment(self, name: str, own: str) -> Kept:
+        self._found(name)
+        if own not in self._deployments[name]:
+            known = ", ".join(self._deployments[name]) or "none"
+            raise ApiError(404, f"Batch deployment {own} of {name} not found. There are {known}.")
+        return self._deployments[name][own]
+
+    def _put_deployment(self, request: Request, name: str, own: str) -> Any:
+        self._found(name)
+        check_endpoint_name(own, "Deployment")
+        given, tags = properties_of(request), request.json().get("tags") or {}
+        check_tags(tags, "tags")
+        model = (given.get("model") or {}).get("assetId") or ""
+        kept_model = self._assets.referred("models", model, "model")
+        is_mlflow = kept_model is not None and kept_model.given.get("modelType") == "mlflow_model"
+        code = given.get("codeConfiguration") or {}
+        if not code and not is_mlflow:
+            raise ApiError(400, "codeConfiguration: only a model of the type mlflow_model goes without.")
+        if code:
+            if not code.get("scoringScript"):
+                raise ApiError(400, "codeConfiguration.scoringScript is required.")
+            if code["scoringScript"] not in self._assets.files(code.get("codeId") or ""):
+                raise ApiError(400, f"codeConfiguration: the code has no {code['scoringScript']}.")
+            if not given.get("environmentId"):
+                raise ApiError(400, "environmentId: a scoring script needs one.")
+        if given.get("environmentId"):
+            self._assets.referred("environments", given["environmentId"], "environmentId")
+        if not given.get("compute"):
+            raise ApiError(400, "The compute is required.")
+        self._workspace.check_compute(given["compute"], "compute")
+        is_new = own not in self._deployments[name]
+        path = f"{self._scope.id}/batchEndpoints/{name}/deployments/{own}"
+        kept = Kept(path, "batchEndpoints/deployments", own, {**given, "provisioningState": "Succeeded"}, tags)
+        self._deployments[name][own] = kept
+        return Answer({**kept.resource(), "location": self._workspace.location, "tags": tags}, 201 if is_new else 200)
+
+    def _delete_deployment(self, request: Request, name: str, own: str) -> Any:
+        self._deployment(name, own)
+        del self._deployments[name][own]
+        return operation(self._scope, request, "bd", f"{name}.{own}")
+
+    def _list_deployments(self, request: Request, name: str) -> Any:
+        self._found(name)
+        found = [
+            {**kept.resource(), "location": self._workspace.location, "tags": kept.tags}
+            for kept in self._deployments[name].values()
+        ]
+        return listed(found, request)
+
+    def _invoke(self, request: Request, name: str) -> Any:
+        if "authorization" not in request.headers:
+            raise ApiError(401, "Authentication failed. The 'Authorization' header is missing.")
+        endpoint, given = self._found(name), properties_of(request)
+        default = (endpoint.given.get("defaults") or {}).get("deploymentName") or ""
+        own = request.headers.get("azureml-model-deployment") or default
+        if not own:
+            raise ApiError(400, f"The endpoint {name} has no default deployment, and the request names none.")
+        deployment = self._deployment(name, own)
+        inputs = given.get("inputData") or {}
+        if len(inputs) != 1:
+            raise ApiError(400, "inputData: a deployment of a model takes one input.")
+        [data] = inputs.values()
+        if data.get("jobInputType") not in ("UriFile", "UriFolder", "MLTable") or not data.get("uri"):
+            raise ApiError(400, "inputData: a file or a folder with its uri is required.")
+        files = self._files(data["uri"])
+        job = given.get("name") or f"batchjob-{uuid.uuid4()}"
+        if job in self._invoked.get(name, []):
+            raise ApiError(409, f"A job with the name {job} already exists.")
+        made = self._jobs.begin(
+            job,
+            {
+                "jobType": "Pipeline",
+                "jobs": {},
+                "tags": {"azureml.batchrun": "true", "azureml.deploymentname": own, "azureml.endpointname": name},
+                "experimentName": (given.get("properties") or {}).get("experimentName") or name,
+            },
+            {STEP: {"display_name": STEP}},
+            lambda run: {OUTPUT: self._scored(run, deployment.given, files)},
+        )
+        self._invoked.setdefault(name, []).append(job)
+        return Answer({**made, "type": f"{TYPE}/batchEndpoints/jobs"}, 201)
+
+    def _files(self, uri: str) -> dict[str, bytes]:
+        """Return the files that a URI leads to: of a data asset, or of a datastore."""
+        if not uri.startswith("azureml://"):
+            kept = self._assets.referred("data", uri, "inputData")
+            uri = str(kept.given["dataUri"]) if kept else ""
+        found = _DATASTORE.fullmatch(uri)
+        if found is None or found[1] != "workspaceblobstore":
+            raise ApiError(400, f"inputData: {uri} is not in the storage of this workspace.")
+        folder = found[2].strip("/")
+        names = self._blobs.names(self._workspace.container, folder)
+        if not names:
+            raise ApiError(400, f"inputData: there is nothing at {uri}.")
+        return {name.rpartition("/")[2]: self._blobs.read(self._workspace.container, name) for name in names}
+
+    def _scored(self, run: str, deployment: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
+        folder = f"azureml/{run}/{OUTPUT}/"
+        for file, content in (self.score(deployment, files) if self.score else {}).items():
+            self._blobs.put(self._workspace.container, folder + file, content)
+        return f"azureml://datastores/workspaceblobstore/paths/{folder}"
+
+    def _list_jobs(self, request: Request, name: str) -> Any:
+        self._found(name)
+        return listed([self._jobs.shown(job) for job in reversed(self._invoked.get(name, []))], request)
