@@ -1,6 +1,6 @@
 """The declaration of `predict_batch`."""
 
-from typing import List, NamedTuple
+from typing import Dict, List, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
@@ -8,7 +8,7 @@ from kfp.dsl import Dataset, Input, Metrics, Model, Output
 from penstock.components.images import image
 
 
-@dsl.component(base_image=image("tabular"), install_kfp_package=False)
+@dsl.component(base_image=image("clouds"), install_kfp_package=False)
 def predict_batch(
     model: Input[Model],
     dataset: Input[Dataset],
@@ -17,6 +17,10 @@ def predict_batch(
     metrics: Output[Metrics],
     keep: List[str] = [],
     max_bad_rows: int = 0,
+    platform: str = "local",
+    options: Dict[str, object] = {},
+    max_seconds: float = 86400.0,
+    run_id: str = "",
 ) -> NamedTuple("Predicted", [("rows", int), ("bad_rows", int)]):
     """Predict every row of a dataset, with bad rows counted and kept aside.
 
@@ -29,6 +33,11 @@ def predict_batch(
         metrics: Numbers of predicted and of bad rows.
         keep: Columns to keep beside the predictions, such as keys; ["*"] for all. Empty: the rows' place, as `row`.
         max_bad_rows: Bad rows that are put up with; with more, the step fails.
+        platform: Where rows are predicted: "local", in this step; "vertex", by a BatchPredictionJob of Vertex AI;
+            "azureml", by a batch endpoint of Azure ML.
+        options: The platform's own options.
+        max_seconds: Seconds after which a job of another platform is ended.
+        run_id: Of the run, for a platform that starts a job: two attempts of a run share one job.
 
     Returns:
         rows: Rows that were predicted.
@@ -36,7 +45,18 @@ def predict_batch(
     """
     from penstock.components.prediction.predict import predict
 
-    result = predict(model.path, dataset.path, predictions.path, rejects.path, keep=keep, max_bad_rows=max_bad_rows)
+    result = predict(
+        model.path,
+        dataset.path,
+        predictions.path,
+        rejects.path,
+        keep=keep,
+        max_bad_rows=max_bad_rows,
+        platform=platform,
+        options=options,
+        max_seconds=max_seconds,
+        run_id=run_id,
+    )
     metrics.log_metric("rows", result.rows)
     metrics.log_metric("bad_rows", result.bad_rows)
     return (result.rows, result.bad_rows)

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penstock.components._shared.dataset import Dataset, DatasetWriter, frame_of, open_dataset, require_columns
+from penstock.components._shared.dataset import Dataset, DatasetWriter, open_dataset, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.model import TabularModel, load_model
 from penstock.components._shared.sealed import new_folder
 from penstock.components._shared.tabular import label_text
+from penstock.components.prediction import backends
+from penstock.components.prediction.scoring import COMPONENT, PLACE, BadRows, Scoring
 
-COMPONENT = "predict_batch"
-BATCH = 131_072  # rows at a time
 ALL = "*"
-PLACE = "row"
 REJECTS = pa.schema({PLACE: pa.int64(), "column": pa.string(), "reason": pa.string()})
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,10 @@ def predict(
     *,
     keep: Sequence[str] = (),
     max_bad_rows: int = 0,
+    platform: str = "local",
+    options: Mapping[str, Any] | None = None,
+    max_seconds: float = 86_400.0,
+    run_id: str = "",
 ) -> Predicted:
     """Predict the rows of a dataset, in order and batch by batch, so that memory does not grow with them.
 
@@ -52,38 +54,59 @@ def predict(
         rejects: Folder to write: dataset of the rows that the model cannot read.
         keep: Columns to keep; "*" for all. Empty: the place of the row, from 0, as `row`.
         max_bad_rows: Bad rows at most.
+        platform: Where: "local", in this process; "vertex" or "azureml", as a job there.
+        options: The platform's own.
+        max_seconds: That a job may take.
+        run_id: Of the run, by which a restarted step knows its job.
 
     Raises:
-        UserError: An input is wrong, the model cannot read a column at all, or there are more bad rows. Then neither
-            folder is left.
+        UserError: An input is wrong, the platform cannot do it, the model cannot read a column at all, or there are
+            more bad rows. Then neither folder is left.
     """
+    backend, given = backends.backend(platform), dict(options or {})
+    _check_options(platform, backend.options, given)
     loaded = load_model(model, COMPONENT, "model")
     rows = open_dataset(dataset, COMPONENT, "dataset")
     require_columns(rows, list(loaded.features), COMPONENT, "model")
     kept = _kept(rows, keep, loaded)
     schema = _schema(rows, kept, loaded)
+    scoring = Scoring(loaded, Path(model), rows, kept, max_bad_rows, max_seconds, run_id, given)
+    if refused := backend.cannot(scoring):
+        raise UserError(
+            COMPONENT, "platform", f"{platform} cannot do {', '.join(refused)}", "Change it, or take another platform"
+        )
     with new_folder(rejects) as rejects_folder, new_folder(predictions) as folder:
         good, bad = DatasetWriter(folder, schema), DatasetWriter(rejects_folder, REJECTS)
-        first: list[dict[str, Any]] = []
-        for place, batch in _batches(rows, [*dict.fromkeys((*loaded.features, *kept))]):
-            frame = frame_of(batch.select(list(loaded.features)))
-            found, problems = _predicted(loaded, frame)
-            wrong = sorted(problems)
+        counted = BadRows(max_bad_rows)
+        for batch in backend.scored(scoring):
+            wrong = sorted(batch.problems)
             if wrong:
-                told = [{PLACE: place + row, "column": problems[row][0], "reason": problems[row][1]} for row in wrong]
-                first = (first + told)[:_SHOWN]
+                told = [
+                    {PLACE: batch.place + row, "column": batch.problems[row][0], "reason": batch.problems[row][1]}
+                    for row in wrong
+                ]
                 bad.write(pa.RecordBatch.from_pylist(told, schema=REJECTS))
-                if bad.digest.rows > max_bad_rows:
-                    raise _too_many(first, max_bad_rows)
-            right = np.setdiff1d(np.arange(batch.num_rows), wrong)
-            places = pa.array(place + right, pa.int64())
+                counted.add(batch.place, batch.problems)
+            right = np.setdiff1d(np.arange(batch.rows.num_rows), wrong)
+            places = pa.array(batch.place + right, pa.int64())
             columns = [
-                batch.column(name).take(pa.array(right)) if name in batch.schema.names else places for name in kept
+                batch.rows.column(name).take(pa.array(right)) if name in batch.rows.schema.names else places
+                for name in kept
             ]
-            good.write(pa.RecordBatch.from_arrays([*columns, *_columns(found, loaded)], schema=schema))
+            good.write(pa.RecordBatch.from_arrays([*columns, *_columns(batch.found, loaded)], schema=schema))
         bad.finish()
         good.finish()
     return Predicted(good.digest.rows, bad.digest.rows)
+
+
+def _check_options(platform: str, known: Mapping[str, str], given: Mapping[str, Any]) -> None:
+    if unknown := sorted(given.keys() - known.keys()):
+        raise UserError(
+            COMPONENT,
+            "options",
+            f"{unknown[0]!r} is no option of the platform {platform}",
+            f"It has {', '.join(known) or 'none'}",
+        )
 
 
 def _kept(rows: Dataset, keep: Sequence[str], model: TabularModel) -> list[str]:
@@ -117,65 +140,8 @@ def _schema(rows: Dataset, kept: Sequence[str], model: TabularModel) -> pa.Schem
     return pa.schema([*fields, pa.field(first, label), *(pa.field(name, pa.float64()) for name in probabilities)])
 
 
-def _batches(rows: Dataset, names: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield the rows with the place of the first of each batch."""
-    place = 0
-    read = [name for name in names if name in rows.schema]
-    for file in rows.files:
-        with pq.ParquetFile(file) as parts:
-            for batch in parts.iter_batches(BATCH, columns=read):
-                yield place, batch
-                place += batch.num_rows
-
-
-def _predicted(model: TabularModel, frame: pd.DataFrame) -> tuple[np.ndarray, dict[int, tuple[str, str]]]:
-    """Return the predictions of the rows that the model can read, and for the others, by place, column and reason."""
-    problems: dict[int, tuple[str, str]] = {}
-    try:
-        found = model.predict(frame)
-    except UserError:
-        problems = _problems(model, frame)
-        if not problems:
-            raise  # a column as a whole is of another kind
-        found = model.predict(frame.drop(index=list(problems)))
-    strange = ~np.isfinite(found.reshape(len(found), -1)).all(axis=1) if len(found) else np.zeros(0, bool)
-    if strange.any():
-        right = np.setdiff1d(np.arange(len(frame)), list(problems))
-        problems |= {int(row): ("prediction", "the model predicts no finite number") for row in right[strange]}
-        found = found[~strange]
-    return found, problems
-
-
-def _problems(model: TabularModel, frame: pd.DataFrame) -> dict[int, tuple[str, str]]:
-    problems: dict[int, tuple[str, str]] = {}
-    for column in model.columns:
-        if column["name"] in frame.columns and column["kind"] in _WRONG:
-            reason, wrong = _WRONG[column["kind"]]
-            values = frame[column["name"]]
-            if values.dtype.kind in "iufb":
-                for row in np.flatnonzero(wrong(values.to_numpy(dtype=np.float64))):
-                    problems.setdefault(int(row), (column["name"], reason))
-    return problems
-
-
-_WRONG: Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
-    "number": ("is infinite", np.isinf),
-    "boolean": ("is neither true nor false", lambda values: ~(np.isnan(values) | (values == 0) | (values == 1))),
-}
-
-
 def _columns(found: np.ndarray, model: TabularModel) -> list[pa.Array]:
     if not model.classes:
         return [pa.array(found, pa.float64())]
     labels = pa.array(list(model.classes)).take(pa.array(found.argmax(axis=1)))
     return [labels, *(pa.array(np.ascontiguousarray(found[:, place])) for place in range(found.shape[1]))]
-
-
-def _too_many(first: Sequence[Mapping[str, Any]], most: int) -> UserError:
-    shown = "; ".join(f"row {each[PLACE]}, column {each['column']!r} {each['reason']}" for each in first)
-    return UserError(
-        COMPONENT,
-        "dataset",
-        f"the model cannot read more than {most:,} of its rows: {shown}",
-        "Mend them in ingest's query, or give a larger max_bad_rows",
-    )

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,45 +9,9 @@ import pytest
 from penstock.components._shared.dataset import open_dataset
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.model import load_model
-from penstock.components.prediction import predict as module
+from penstock.components.prediction import scoring
 from penstock.components.prediction.predict import predict
-from penstock.components.training.fit import fit
-
-
-def trips(rows: int, seed: int = 0) -> pa.Table:
-    random = np.random.default_rng(seed)
-    miles = random.exponential(3, rows)
-    zone = random.choice(["a", "b", "c"], rows)
-    night = random.random(rows) < 0.3
-    return pa.table(
-        {
-            "id": [f"trip-{n}" for n in range(rows)],
-            "miles": miles,
-            "zone": zone,
-            "night": night,
-            "tipped": random.random(rows) < 1 / (1 + np.exp(miles - 3)),
-            "kind": np.where(zone == "a", "short", np.where(night, "late", "long")),
-            "fare": 3 + 2.5 * miles + night,
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory, make_dataset) -> dict[str, Path]:
-    data = make_dataset(trips(400, seed=1))
-    folder = tmp_path_factory.mktemp("models")
-    for target in ("tipped", "kind", "fare"):
-        framework = "lightgbm" if target == "kind" else "xgboost"
-        fit(
-            data,
-            data,
-            folder / target,
-            target=target,
-            framework=framework,
-            features=["miles", "zone", "night"],
-            max_rounds=5,
-        )
-    return {target: folder / target for target in ("tipped", "kind", "fare")}
+from tests.components.prediction.conftest import trips
 
 
 @pytest.fixture
@@ -71,7 +34,7 @@ def read(folder: Path) -> pa.Table:
 def test_predictions_are_the_models_own_in_the_order_of_the_rows_with_their_keys(
     predicted, models, target, monkeypatch
 ):
-    monkeypatch.setattr(module, "BATCH", 64)
+    monkeypatch.setattr(scoring, "BATCH", 64)
     rows = trips(300)
     result, found, rejects = predicted(models[target], rows, keep=["id", "fare"])
     assert (result.rows, result.bad_rows, rejects.num_rows) == (300, 0, 0)
@@ -101,7 +64,7 @@ def test_all_columns_can_be_kept(predicted, models):
 
 
 def test_bad_rows_are_counted_and_kept_aside(predicted, models, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", 4)
+    monkeypatch.setattr(scoring, "BATCH", 4)
     rows = trips(10)
     miles = rows["miles"].to_pylist()
     miles[2], miles[7] = float("inf"), float("-inf")
