@@ -20,7 +20,7 @@ if os.environ.get("_KFP_RUNTIME", "false") != "true":
     from penstock.components.monitoring.component import detect_drift, monitor_performance
     from penstock.components.notification.component import notify
     from penstock.components.prediction.component import predict_batch
-    from penstock.components.registry.component import fetch_reference, promote, register
+    from penstock.components.registry.component import fetch_model, fetch_reference, promote, register
     from penstock.components.training.component import train
     from penstock.components.transformation.component import transform
     from penstock.components.tuning.component import pick, suggest, tune
@@ -33,6 +33,7 @@ __all__ = [
     "detect_drift",
     "evaluate",
     "explain",
+    "fetch_model",
     "fetch_reference",
     "ingest",
     "model_card",

@@ -1,4 +1,4 @@
-"""The declarations of `register`, `promote` and `fetch_reference`."""
+"""The declarations of `register`, `promote`, `fetch_reference` and `fetch_model`."""
 
 from typing import NamedTuple, Optional  # kfp reads these names
 
@@ -141,3 +141,27 @@ def fetch_reference(
 
     result = fetch_reference(model_name, statistics.path, alias=alias, platform=platform, registry=registry)
     return (result.version, result.uri)
+
+
+@uncached
+@dsl.component(base_image=image("tabular"), install_kfp_package=False)
+def fetch_model(
+    source: str,
+    model: Output[Model],
+    registry: str = "",
+) -> NamedTuple("Fetched", [("uri", str), ("version", str)]):
+    """Fetch a model out of a registry, a bucket or this machine, every byte of it verified.
+
+    Args:
+        source: "models:/NAME@ALIAS" or "models:/NAME/VERSION" in the registry; or the path or URI of a model folder.
+        model: The model.
+        registry: URI of the MLflow registry. Empty: the environment's, or the local run folder's.
+
+    Returns:
+        uri: Where it came from; of a registry with the version, for example models:/tips/3.
+        version: In the registry; empty where it came from elsewhere.
+    """
+    from penstock.components.registry.fetch import fetch
+
+    result = fetch(source, model.path, registry=registry)
+    return (result.uri, result.version)
