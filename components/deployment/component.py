@@ -10,7 +10,7 @@ from penstock.components.images import image
 
 
 @uncached
-@dsl.component(base_image=image("tabular"), install_kfp_package=False)
+@dsl.component(base_image=image("clouds"), install_kfp_package=False)
 def deploy(
     endpoint: str,
     model: Optional[Input[Model]] = None,
@@ -30,7 +30,8 @@ def deploy(
         model: Model written by train.
         registered_model: NAME@ALIAS or NAME/VERSION in the registry, in place of model.
         registry: URI of the MLflow registry. Empty: the environment's, or the local run folder's.
-        platform: Where it runs: "local".
+        platform: Where it runs: "local", on this machine; "kubeflow", as an InferenceService of KServe; "vertex", at an
+            Endpoint of Vertex AI; "azureml", at a managed online endpoint of Azure ML.
         options: What that platform needs besides, by name; see the README.
         tolerance: By how much numbers may differ from what the model predicts in this step, relative and absolute.
 
@@ -56,7 +57,7 @@ def deploy(
 
 
 @uncached
-@dsl.component(base_image=image("tabular"), install_kfp_package=False)
+@dsl.component(base_image=image("clouds"), install_kfp_package=False)
 def roll_out(
     endpoint: str,
     version: str,
@@ -102,7 +103,7 @@ def roll_out(
         on_rollback: "fail" to fail after a rollback, "report" to go on with promoted false.
         remove_idle: Undeploy the version that has no traffic in the end: the previous one, or the new one after a
             rollback.
-        platform: Where the endpoint is: "local".
+        platform: Where the endpoint is; see deploy.
         options: What that platform needs besides, by name, as deploy is given it.
 
     Returns:
@@ -136,7 +137,7 @@ def roll_out(
 
 
 @uncached
-@dsl.component(base_image=image("tabular"), install_kfp_package=False)
+@dsl.component(base_image=image("clouds"), install_kfp_package=False)
 def set_traffic(
     endpoint: str,
     traffic: Dict[str, int],
@@ -150,7 +151,7 @@ def set_traffic(
     Args:
         endpoint: Name of the endpoint.
         traffic: Per cent of the requests by version, 100 in all.
-        platform: Where the endpoint is: "local".
+        platform: Where the endpoint is; see deploy.
         options: What that platform needs besides, by name, as deploy is given it.
 
     Returns:
@@ -162,7 +163,7 @@ def set_traffic(
 
 
 @uncached
-@dsl.component(base_image=image("tabular"), install_kfp_package=False)
+@dsl.component(base_image=image("clouds"), install_kfp_package=False)
 def undeploy(
     endpoint: str,
     version: str = "",
@@ -174,7 +175,7 @@ def undeploy(
     Args:
         endpoint: Name of the endpoint.
         version: Version to remove. Empty: the whole endpoint.
-        platform: Where the endpoint is: "local".
+        platform: Where the endpoint is; see deploy.
         options: What that platform needs besides, by name, as deploy is given it.
 
     Returns:

@@ -146,8 +146,10 @@ class OnlineEndpoints:
         if not given.get("codeConfiguration") and not (environment and environment.given.get("inferenceConfig")):
             raise ApiError(400, "environmentId: without a scoring script its image needs an inferenceConfig.")
         is_new = own not in self._deployments[name]
+        scale = given.get("scaleSettings") or {"scaleType": "Default"}
+        filled = {"provisioningState": "Succeeded", "scaleSettings": scale}
         path = f"{self._scope.id}/onlineEndpoints/{name}/deployments/{own}"
-        kept = Kept(path, "onlineEndpoints/deployments", own, {**given, "provisioningState": "Succeeded"}, tags)
+        kept = Kept(path, "onlineEndpoints/deployments", own, given | filled, tags)
         self._deployments[name][own] = kept
         self._skus[name, own] = sku
         return Answer(self._shown(name, kept), 201 if is_new else 200)
