@@ -10,6 +10,7 @@ import difflib
 import io
 import os
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -130,17 +131,19 @@ def run(engine: Engine, build: Callable[[Any], None]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import apache_beam as beam
 
-    with _raised() as terminated:
+    with _raised() as asked_to_end:
         pipeline = beam.Pipeline(runner=_as_beam_knows_it(engine), options=_options(engine))
         build(pipeline)
         running = None
         try:
             running = pipeline.run()
             state = running.wait_until_finish(duration=None if engine.here else _HOURS * 3600 * 1000)
-        except terminated:
+        except BaseException:
+            if not asked_to_end.is_set():
+                raise
             if running is not None:
                 running.cancel()
-            raise
+            raise SystemExit(EXIT_TERMINATED) from None  # Beam makes an error of the one that was raised in a worker
         if state != "DONE":
             running.cancel()
             raise UserError(
@@ -181,22 +184,21 @@ def _options(engine: Engine) -> Any:
 
 
 @contextlib.contextmanager
-def _raised() -> Iterator[type[BaseException]]:
-    """Turn SIGTERM into an exception, whose type is yielded, for the length of a block."""
-
-    class Terminated(SystemExit):
-        pass
+def _raised() -> Iterator[threading.Event]:
+    """Turn SIGTERM into SystemExit for the length of a block, and note that it came."""
+    came = threading.Event()
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated(EXIT_TERMINATED)
+        came.set()
+        raise SystemExit(EXIT_TERMINATED)
 
     try:
         before: Any = signal.signal(signal.SIGTERM, terminate)
     except ValueError:  # another thread than the main one, to which no signal comes
-        yield Terminated
+        yield came
         return
     try:
-        yield Terminated
+        yield came
     finally:
         signal.signal(signal.SIGTERM, before)
 

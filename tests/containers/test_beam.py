@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import decimal
+import json
 import math
 import os
 import shutil
@@ -313,3 +314,40 @@ def test_anomalies_are_the_same_feature_by_feature_and_kind_by_kind(cases):
                 keys = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
                 differing.append((name, demand, {key: (ours.get(key), theirs.get(key)) for key in keys}))
     assert differing == []
+
+
+@pytest.fixture(scope="module")
+def tried(built, make_dataset, tmp_path_factory) -> tuple[Path, dict]:  # noqa: F811
+    folder = tmp_path_factory.mktemp("options")
+    cases = folder / "cases"
+    cases.mkdir()
+    some = np.random.default_rng(0)
+    rows = pa.table({"x": some.normal(0, 1, 5000), "word": some.choice(["a", "b"], 5000)})
+    shutil.copytree(make_dataset(rows), cases / "dataset")
+    in_image(built("beam").name, cases, folder / "output", "beam_options.py")
+    return folder / "output", json.loads((folder / "output" / "found.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("misspelled", "beam_options: Beam knows no option 'direct_num_wokers'. Did you mean direct_num_workers?"),
+        ("unknown", "beam_options: Beam knows no option 'colour'. See the runner's page in Beam's documentation."),
+        ("no_number", "beam_options: argument --direct_num_workers: invalid int value: 'many'. Give what Beam expects"),
+        ("no_choice", "beam_options: argument --direct_running_mode: invalid choice: 'slowly'"),
+    ],
+)
+def test_options_that_beam_cannot_read_are_refused_in_one_line(tried, name, words):
+    assert words in tried[1][name]
+    assert "\n" not in tried[1][name]
+
+
+def test_two_processes_give_the_statistics_of_one(tried):
+    one, two = (DatasetFeatureStatisticsList.FromString((tried[0] / f"{name}.pb").read_bytes()).datasets[0]
+                for name in ("one", "processes"))  # fmt: skip
+    for feature, stats in views.features(one).items():
+        assert numbers_of(stats) == pytest.approx(numbers_of(views.features(two)[feature]))
+
+
+def test_a_step_that_is_told_to_end_ends_its_pipeline_and_itself(tried):
+    assert tried[1]["ended"] == [143, True]
