@@ -214,6 +214,9 @@ def test_a_job_runs_with_its_values_its_drivers_and_its_conditions(schema, file,
     record = local.run(file(job(schema)), {}, root=tmp_path / "root", jobs=2, runner="subprocess")
     assert record.state is State.SUCCEEDED, [task.error for task in record.tasks]
     assert content(record, "Pusher", "pushed") == "4"
+    assert {each.type for task in record.tasks for ports in task.outputs.artifacts.values() for each in ports} == {
+        "tfx.Examples", "tfx.Integer", "tfx.ModelBlessing", "tfx.PushedModel", "tfx.Schema",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

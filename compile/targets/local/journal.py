@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock.compile import launcher
+from penstock.compile import graph, launcher
 from penstock.compile.targets.local.record import ArtifactRecord, RunRecord, State, TaskRecord, Values
 
 _METRICS = "system.Metrics"
@@ -85,8 +85,10 @@ class Journal:
         uri = artifact.uri
         if uri.startswith(f"{self.folder}{os.sep}"):
             uri = os.path.relpath(uri, self.folder)
-        kind = artifact.type.get("schemaTitle") or next(iter(artifact.type.values()), "")
-        return ArtifactRecord(artifact.name, kind, uri, dict(artifact.metadata))
+        kind = artifact.type
+        named = graph.ArtifactType(kind.get("schemaTitle", ""), instance=kind.get("instanceSchema", ""))
+        title = named.name or next(iter(kind.values()), "")
+        return ArtifactRecord(artifact.name, title, uri, dict(artifact.metadata))
 
 
 def metrics(artifacts: Mapping[str, list[launcher.Artifact]]) -> dict[str, float]:
