@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -121,7 +122,7 @@ def test_means_what_kfp_writes(entry: catalog.Entry, tmp_path: Path) -> None:
     assert ours == share(json_format.MessageToDict(entry.function.pipeline_spec))[0]
     # kfp's own file cannot be read where a default has several lines; its JSON can.
     compiler.Compiler().compile(entry.function, str(tmp_path / "spec.json"))
-    assert ours == share(yaml.safe_load((tmp_path / "spec.json").read_text()))[0]
+    assert ours == share(json.loads((tmp_path / "spec.json").read_text()))[0]
 
 
 @pytest.mark.parametrize("name", ["features", "with_platform"])

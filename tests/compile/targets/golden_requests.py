@@ -31,7 +31,10 @@ _REGISTRY = "europe-docker.pkg.dev/my-project/penstock"
 
 
 # Values for parameters that have no default.
-_GIVEN = {"vertex_training": {"region": "europe-west4", "serving_image": "europe-docker.pkg.dev/my-project/serve:1"}}
+_GIVEN = {
+    "batch_scoring": {"model": "models:/taxi-tips@champion"},
+    "vertex_training": {"region": "europe-west4", "serving_image": "europe-docker.pkg.dev/my-project/serve:1"},
+}
 
 
 def pipelines() -> list[Path]:

@@ -25,7 +25,7 @@ def test_the_examples_run_one_after_another(call, tmp_path, monkeypatch):
     monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", azureml.scope.subscription)
     monkeypatch.setenv("AZURE_RESOURCE_GROUP", azureml.scope.group)
     digest = {"tag": "0", "digest": f"sha256:{'0' * 64}", "inputs": ""}
-    images = {f"penstock/{environment}": digest for environment in ("tabular", "features")}
+    images = {f"penstock/{environment}": digest for environment in ("beam", "clouds", "features", "tabular")}
     registry = "europe-docker.pkg.dev/my-project/penstock"
     digests = {"format": "penstock.digests/1", "registry": registry, "images": images}
     Path("digests.json").write_text(json.dumps(digests))
