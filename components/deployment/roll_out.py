@@ -569,14 +569,9 @@ class _Rollout:
         skipped: dict[str, str],
     ) -> None:
         """Add what the request logs tell."""
-        answered = look.window.get("new", Reading()).requests.get(200, 0.0)
-        end = time.monotonic() + LOG_LAG
         try:
-            ours = self._backend.answers(self._endpoint, self._version, look.since)
-            while ours.num_rows < answered and time.monotonic() < end:
-                self._pause(LOOK)
-                ours = self._backend.answers(self._endpoint, self._version, look.since)
-            theirs = self._backend.answers(self._endpoint, self.current, look.since)
+            ours = self._answers(self._version, look.window.get("new", Reading()), look.since)
+            theirs = self._answers(self.current, look.window.get("current", Reading()), look.since)
             if step.shadow and (alike := measure.agreement(theirs, ours)[0]) is not None:
                 new["agreement"] = alike
             if self._demands.labels is not None:
@@ -586,6 +581,15 @@ class _Rollout:
             raise _Failed(f"at {_named(step)} its answers cannot be measured: {error}") from None
         if self._demands.labels is not None and not new.keys() & set(measure.QUALITY):
             skipped |= dict.fromkeys(measure.QUALITY, "no answer of this step has a label")
+
+    def _answers(self, version: str, window: Reading, since: datetime.datetime) -> Any:
+        """Return what a version answered since then, once all that it has counted is written down."""
+        end = time.monotonic() + LOG_LAG
+        while True:
+            found = self._backend.answers(self._endpoint, version, since)
+            if found.num_rows >= window.requests.get(200, 0.0) or time.monotonic() > end:
+                return found
+            self._pause(LOOK)
 
     def _record(
         self,
