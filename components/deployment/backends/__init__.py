@@ -10,7 +10,7 @@ from penstock.components._shared.errors import UserError
 from penstock.components.deployment.endpoint import Backend
 
 # Name of the platform: the extra that brings its client.
-PLATFORMS = {"local": "serving", "kubeflow": "tuning", "vertex": "vertex", "azureml": "azureml"}
+PLATFORMS = {"local": "serving", "kubeflow": "clouds", "vertex": "clouds", "azureml": "clouds"}
 
 
 def connect(platform: str, options: Mapping[str, Any], component: str) -> Backend:

@@ -7,7 +7,7 @@ import importlib
 from penstock.components._shared.errors import UserError
 from penstock.components.prediction.scoring import COMPONENT, Backend
 
-EXTRAS = {"local": "tabular", "vertex": "vertex", "azureml": "azureml"}
+EXTRAS = {"local": "tabular", "vertex": "clouds", "azureml": "clouds"}
 NAMES = tuple(EXTRAS)
 
 
