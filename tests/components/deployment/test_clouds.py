@@ -1,6 +1,7 @@
 """Endpoints of KServe, Vertex AI and Azure ML, through their real clients, against what stands for them here."""
 
 import collections
+import concurrent.futures
 import contextlib
 import json
 import ssl
@@ -241,6 +242,33 @@ def test_who_was_too_late_changes_nothing(cloud, put):
         backend.set_traffic(NAME, {first.version: 10, second.version: 90}, "", seen.generation)
     assert cloud.shares() == {first.version: 90, second.version: 10}
     assert backend.write_note(NAME, None, written.generation).document is None
+
+
+RACERS = {"kubeflow": 50, "vertex": 50, "azureml": 3}  # a client of Azure ML takes its time
+
+
+def test_of_racing_deployers_one_makes_the_version_and_of_racing_changes_of_traffic_one_wins(cloud, put, two):
+    first = put(0)
+    candidate = _candidate(list(two.values())[1][0], "gs://models/1")
+    backend = backends.connect(cloud.platform, cloud.options, "test")
+
+    def deployed(_):
+        return sorted(backend.create_or_update(NAME, candidate).versions)
+
+    def moved(share):
+        try:
+            backend.set_traffic(NAME, {first.version: 100 - share, candidate.version: share}, "", seen.generation)
+        except Changed:
+            return 0
+        return share
+
+    racers = RACERS[cloud.platform]
+    with concurrent.futures.ThreadPoolExecutor(racers) as pool:
+        assert set(map(tuple, pool.map(deployed, range(racers)))) == {tuple(sorted((first.version, candidate.version)))}
+        assert cloud.shares() == {first.version: 100}
+        seen = backend.get(NAME)
+        [won] = [share for share in pool.map(moved, range(1, racers + 1)) if share]
+    assert cloud.shares() == {first.version: 100 - won, candidate.version: won}
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["good", "broken"])
