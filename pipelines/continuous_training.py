@@ -62,7 +62,7 @@ def continuous_training(
     ],
     unfinished: str = "resume",
     on_rollback: str = "fail",
-    remove_idle: bool = True,
+    remove_idle: bool = False,
     channels: List[Dict[str, Any]] = [],
     notify_when: str = "failure",
     run_url: str = "",
@@ -114,7 +114,8 @@ def continuous_training(
         rollout_gate: Conditions that hold at every step of the rollout; see roll_out.
         unfinished: What becomes of a rollout that was killed: "resume" or "roll_back".
         on_rollback: "fail" to fail the run where the new version was rolled back, "report" to pass.
-        remove_idle: Undeploy the version that has no traffic in the end: the one before or, rolled back, the new one.
+        remove_idle: Undeploy the version that has no traffic in the end, the one before or, rolled back, the new one,
+            with its request log.
         channels: Where to say how it ended; see notify. Empty: it is only printed.
         notify_when: "failure", "success" or "always".
         run_url: Address of the run's page; {run_id} stands for the id.
