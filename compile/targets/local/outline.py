@@ -92,8 +92,12 @@ def message(task: TaskRecord) -> str:
     """Return what a failed task said, without its own name before it."""
     if not task.error:
         return "it left no message; see its log"
-    # A display name may stand for the name that the component knows itself by.
-    return task.error.removeprefix(f"{task.name}: ").removeprefix(f"{task.path.rpartition('.')[2]}: ")
+    # A display name may stand for the name that the component knows itself by, and KFP writes its hyphens otherwise.
+    last = task.path.rpartition(".")[2]
+    said = task.error
+    for name in (task.name, last, last.replace("-", "_")):
+        said = said.removeprefix(f"{name}: ")
+    return said
 
 
 def short(condition: str) -> str:

@@ -1,8 +1,10 @@
 """What tasks are called where a run is summed up."""
 
+from dataclasses import replace
+
 import pytest
 
-from penstock.compile.targets.local.outline import title, titles
+from penstock.compile.targets.local.outline import message, title, titles
 from penstock.compile.targets.local.record import TaskRecord
 
 
@@ -40,3 +42,8 @@ def test_two_of_one_name_go_by_their_paths_and_others_do_not():
         "condition-1.train": "train",
         "for-loop-1.0.train": "train[0]",
     }
+
+
+@pytest.mark.parametrize("said", ["roll out: gone", "roll-out: gone", "roll_out: gone", "gone"])
+def test_a_failed_task_does_not_repeat_its_name_however_it_is_written(said):
+    assert message(replace(record("condition-1.roll-out", "roll out"), error=said)) == "gone"
