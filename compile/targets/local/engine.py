@@ -258,7 +258,7 @@ def _at_work(
         in_containers = None
         if ready.contained:
             in_containers = stack.enter_context(containers.Containers(own, record.id, root, options.network))
-            in_containers.prepare(_images(ready.contained.values()), options.tell)
+            in_containers.prepare(_images(_certain(pipeline, ready.contained)), options.tell)
         if features.uses_workspace(pipeline):
             (own / WORKSPACE).mkdir(exist_ok=True)
         execute = Execution(
@@ -336,6 +336,14 @@ def _artifacts(pipeline: graph.Pipeline, values: Mapping[str, Any], here: Path) 
             except launcher.TaskError as error:
                 raise PenstockError(f"parameter {name}: {error}") from error
     return found
+
+
+def _certain(pipeline: graph.Pipeline, tasks: Mapping[str, graph.Task]) -> Iterator[graph.Task]:
+    """Yield those of some tasks, given by path, that no condition leaves out: branches fetch images when they run."""
+    branches = [path for path, task in pipeline.walk() if task.trigger.condition]
+    for path, task in tasks.items():
+        if not any(path == branch or path.startswith(f"{branch}.") for branch in branches):
+            yield task
 
 
 def _images(tasks: Iterable[graph.Task]) -> dict[str, bool]:

@@ -856,6 +856,31 @@ def test_a_run_whose_images_cannot_be_had_leaves_nothing(compiled, tmp_path, mon
     assert list((tmp_path / "root/runs").iterdir()) == []
 
 
+def test_images_of_branches_are_not_asked_for_before_they_run(compiled, tmp_path, monkeypatch):
+    from penstock.compile.targets.local import containers
+
+    @dsl.pipeline(name="branches")
+    def branches(large: bool):
+        number(value=1)
+        with dsl.If(large == True):  # noqa: E712
+            number(value=2).set_container_image("elsewhere:1")
+
+    class Noting(containers.Containers):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def prepare(self, images, tell=None):
+            raise PenstockError(f"asked for {', '.join(images)}.")
+
+    monkeypatch.setattr(containers, "available", lambda: None)
+    monkeypatch.setattr(containers, "Containers", Noting)
+    with pytest.raises(PenstockError, match=r"asked for python:3\.11\.$"):
+        local.run(compiled(branches), {"large": True}, root=tmp_path / "root", jobs=1, runner="docker")
+
+
 def test_an_observer_that_raises_ends_the_run_and_its_record(compiled, tmp_path):
     @dsl.pipeline(name="watched")
     def watched():
