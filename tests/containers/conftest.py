@@ -30,7 +30,10 @@ def built(engine):
     """A function that returns the image of an environment; it is built where its inputs have changed."""
 
     def build(name: str) -> images.Image:
+        (environment,) = images.environments(ROOT, [name])
+        if environment.base and not engine.images(environment.base):
+            pytest.skip(f"the base image {environment.base} is not here")
         with images.Engine(print) as ours:
-            return ours.build(images.environments(ROOT, [name])[0])
+            return ours.build(environment)
 
     return build
