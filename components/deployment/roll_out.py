@@ -8,14 +8,11 @@ neither what it had set nor what it was about to set was changed by someone else
 from __future__ import annotations
 
 import datetime
-import itertools
 import json
 import os
 import signal
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,13 +20,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from penstock.components._shared.dataset import open_dataset, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components.deployment import gate as gates
 from penstock.components.deployment import measure, render
 from penstock.components.deployment.backends import connect
+from penstock.components.deployment.demands import (
+    COMPONENT,
+    STRATEGIES,
+    Demands,
+    Step,
+    conditions_of,
+    hold_of,
+    labels_of,
+    plan_of,
+)
 from penstock.components.deployment.deploy import existing
 from penstock.components.deployment.endpoint import (
     Backend,
@@ -40,50 +44,15 @@ from penstock.components.deployment.endpoint import (
     Unreachable,
     check_endpoint_name,
 )
+from penstock.components.deployment.owner import HEARTBEAT, is_dead, now, owner
 
-COMPONENT = "roll_out"
 FORMAT = "penstock.rollout/1"
 UNFINISHED = ("resume", "roll_back")
 ON_ROLLBACK = ("fail", "report")
-HOLD = {"seconds": 60.0, "requests": 100.0, "least": 1.0}
 
-STALE = 120.0  # seconds without a sign of life after which a rollout of another machine is taken for dead
-HEARTBEAT = 10.0  # seconds between two of them
 LOOK = 1.0  # seconds between two looks at a step, at most
 LOG_LAG = 20.0  # seconds for what was answered to be in the request logs, at most
 UNREACHABLE = 3  # looks in a row at which the version did not answer
-
-_PROCESS = uuid.uuid4().hex
-
-
-@dataclass(frozen=True)
-class Step:
-    """A part of the way.
-
-    Attributes:
-        share: Per cent of the traffic that the new version gets.
-        shadow: Whether it gets copies of the requests besides.
-        judged: Whether the gate has to hold; else it is a look at the current version alone.
-    """
-
-    share: int
-    shadow: bool = False
-    judged: bool = True
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """A way to move traffic: what comes before the steps, and which they are where none are given."""
-
-    first: tuple[Step, ...]
-    steps: tuple[int, ...]
-
-
-STRATEGIES = {
-    "canary": Strategy((), (5, 25, 50, 100)),
-    "blue_green": Strategy((Step(0, judged=False),), (100,)),
-    "shadow": Strategy((Step(0, shadow=True),), (100,)),
-}
 
 
 @dataclass(frozen=True)
@@ -139,9 +108,9 @@ def roll_out(
         history: File to write: every step as JSON.
         report: File to write: the same as a page.
         version: Version that deploy returned.
-        strategy: Row of STRATEGIES.
+        strategy: Row of demands.STRATEGIES.
         steps: Per cent, ascending, 100 last; empty: the strategy's.
-        hold: `seconds`, `requests` and `least` of a step, as HOLD has them.
+        hold: `seconds`, `requests` and `least` of a step, as demands.HOLD has them.
         gate: Conditions; see gate.py.
         labels: Dataset of request_id, row and target.
         target: Column of it.
@@ -165,14 +134,14 @@ def roll_out(
         if value not in known:
             raise UserError(COMPONENT, argument, f"{value!r} is unknown", f"Choose one of {', '.join(known)}")
     backend = connect(platform, options or {}, COMPONENT)
-    plan = _plan(strategy, steps)
+    plan = plan_of(strategy, steps)
     if any(step.shadow for step in plan) and not backend.shadows:
         raise UserError(COMPONENT, "strategy", f"{platform} cannot shadow", "Choose canary or blue_green")
-    demands = _Demands(
+    demands = Demands(
         plan,
-        _hold(hold or {}),
-        _conditions(gate, backend, strategy, bool(labels)),
-        _labels(labels, target) if labels is not None else None,
+        hold_of(hold or {}),
+        conditions_of(gate, backend, strategy, bool(labels)),
+        labels_of(labels, target) if labels is not None else None,
         target,
     )
     found = existing(backend, endpoint, COMPONENT)
@@ -216,30 +185,6 @@ def roll_out(
     )
 
 
-@dataclass(frozen=True)
-class _Demands:
-    """What is asked of the new version.
-
-    Attributes:
-        hold: As HOLD has it.
-        labels: Arrow table; None: none are given.
-    """
-
-    plan: tuple[Step, ...]
-    hold: Mapping[str, float]
-    conditions: tuple[gates.Condition, ...]
-    labels: Any
-    target: str
-
-    @property
-    def metrics(self) -> set[str]:
-        return {condition.metric for condition in self.conditions}
-
-    @property
-    def needs_answers(self) -> bool:
-        return bool(self.metrics & {"agreement", *measure.QUALITY})
-
-
 @dataclass
 class _Look:
     """What is known of a step while it goes on.
@@ -275,24 +220,18 @@ class _Rollout:
     """
 
     def __init__(
-        self, backend: Backend, endpoint: str, version: str, demands: _Demands, about: Mapping[str, Any]
+        self, backend: Backend, endpoint: str, version: str, demands: Demands, about: Mapping[str, Any]
     ) -> None:
         self._backend, self._endpoint, self._version, self._demands = backend, endpoint, version, demands
         self._about = dict(about)
-        self._owner = {
-            "id": uuid.uuid4().hex,
-            "who": f"process {os.getpid()} on {socket.gethostname()}",
-            "host": _host(),
-            "pid": os.getpid(),
-            "process": _PROCESS,
-        }
+        self._owner = owner()
         self._note = Note(None, "")
         self._claim: dict[str, Any] = {}
         self._beaten = 0.0
         self._seen: Endpoint | None = None
         self._known: dict[str, float] = {}  # the current version's metrics, when it last answered enough
         self._last_window: Reading | None = None  # and its predictions
-        self._started = _now()
+        self._started = now()
         self.told = False
         self.outcome = self.reason = ""
         self.stopped = 0
@@ -335,7 +274,7 @@ class _Rollout:
             "hold": dict(self._demands.hold),
             "gate": [condition.text for condition in self._demands.conditions],
             "started": self._started,
-            "ended": _now(),
+            "ended": now(),
             "before": self.before,
             "after": dict(after.traffic) if after else {},
             "outcome": self.outcome or "failed",
@@ -389,7 +328,7 @@ class _Rollout:
         for _ in range(5):
             note = self._backend.note(self._endpoint)
             left = note.document if note.document and note.document.get("state") == "running" else None
-            if left and not _is_dead(left):
+            if left and not is_dead(left):
                 raise UserError(
                     COMPONENT,
                     "endpoint",
@@ -398,7 +337,7 @@ class _Rollout:
                     "Run the step again when that one is done",
                 )
             self._claim = dict(left) if left else {}
-            self._claim |= {"owner": self._owner, "heartbeat": _now(), "state": "running"}
+            self._claim |= {"owner": self._owner, "heartbeat": now(), "state": "running"}
             if not left:
                 found = existing(self._backend, self._endpoint, COMPONENT)
                 at = _place(found)
@@ -460,7 +399,7 @@ class _Rollout:
             if look.unreachable >= UNREACHABLE:
                 problem = f"it does not answer: {look.problem}"
                 self._record(step, look, began, (), problem)
-                raise _Failed(f"at {_named(step)} {problem}")
+                raise _Failed(f"at {step.name} {problem}")
             if step.judged and (lost := self._lost(look)):
                 break
             counted = look.window.get("new" if step.judged else "current", Reading())
@@ -494,7 +433,7 @@ class _Rollout:
             raise _Interfered(f"someone has changed the traffic of {self._endpoint} during the rollout")
         for name, version in (("new", self._version), ("current", self.current)):
             try:
-                now = self._backend.reading(self._endpoint, version, look.since)
+                counted = self._backend.reading(self._endpoint, version, look.since)
             except Unreachable as error:
                 if name == "new":
                     look.unreachable += 1
@@ -502,7 +441,7 @@ class _Rollout:
                 continue
             if name == "new":
                 look.unreachable = 0
-            look.window[name] = measure.between(look.before[name], now)
+            look.window[name] = measure.between(look.before[name], counted)
         point = {"seconds": seconds}
         for name, window in look.window.items():
             point[f"{name}_requests"] = measure.requests(window)
@@ -558,7 +497,7 @@ class _Rollout:
             problem = gates.summary(findings)
         self._record(step, look, began, findings, problem, new, current)
         if problem:
-            raise _Failed(f"at {_named(step)}: {problem}")
+            raise _Failed(f"at {step.name}: {problem}")
 
     def _read_answers(
         self,
@@ -578,7 +517,7 @@ class _Rollout:
                 for values, answers in ((new, ours), (current, theirs)):
                     values |= measure.quality(answers, self._demands.labels, self._demands.target)
         except (Unreachable, ValueError) as error:
-            raise _Failed(f"at {_named(step)} its answers cannot be measured: {error}") from None
+            raise _Failed(f"at {step.name} its answers cannot be measured: {error}") from None
         if self._demands.labels is not None and not new.keys() & set(measure.QUALITY):
             skipped |= dict.fromkeys(measure.QUALITY, "no answer of this step has a label")
 
@@ -603,7 +542,7 @@ class _Rollout:
     ) -> None:
         assert self._seen
         told = {
-            "step": _named(step),
+            "step": step.name,
             "share": step.share,
             "traffic": dict(self._seen.traffic),
             "shadow": self._seen.shadow,
@@ -636,7 +575,7 @@ class _Rollout:
         self._claim["settled"] = [dict(traffic), shadow]
 
     def _write(self) -> None:
-        self._claim["heartbeat"] = _now()
+        self._claim["heartbeat"] = now()
         try:
             self._note = self._backend.write_note(self._endpoint, self._claim, self._note.generation)
         except Changed:
@@ -696,51 +635,6 @@ class _Rollout:
         self._write()
 
 
-def _plan(strategy: str, steps: Sequence[float]) -> tuple[Step, ...]:
-    row = STRATEGIES[strategy]
-    wanted = list(steps) or list(row.steps)
-    whole = all(isinstance(step, int | float) and not isinstance(step, bool) and step == int(step) for step in wanted)
-    if not whole or wanted[-1] != 100 or wanted[0] <= 0 or any(b <= a for a, b in itertools.pairwise(wanted)):
-        raise UserError(
-            COMPONENT,
-            "steps",
-            f"{wanted} do not lead to 100",
-            "Give whole numbers that rise to 100, such as [5, 50, 100]",
-        )
-    return (*row.first, *(Step(int(step)) for step in wanted))
-
-
-def _hold(given: Mapping[str, float]) -> dict[str, float]:
-    for name, value in given.items():
-        least = 0.0 if name == "least" else 1e-3
-        if (
-            name not in HOLD
-            or isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not least <= value < 1e9
-        ):
-            raise UserError(
-                COMPONENT, "hold", f"it has {name}={value!r}", f"Give positive numbers for some of {', '.join(HOLD)}"
-            )
-    return {**HOLD, **{name: float(value) for name, value in given.items()}}
-
-
-def _conditions(gate: Sequence[str], backend: Backend, strategy: str, labelled: bool) -> tuple[gates.Condition, ...]:
-    known = set(backend.measures) | (set(measure.QUALITY) if labelled and "agreement" in backend.measures else set())
-    if strategy != "shadow":
-        known -= {"agreement"}
-    compared = {name for name, metric in measure.METRICS.items() if metric.of is None}
-    return gates.parse(gate, known, compared, COMPONENT)
-
-
-def _labels(path: str | os.PathLike[str], target: str) -> Any:
-    dataset = open_dataset(path, COMPONENT, "labels")
-    if not target:
-        raise UserError(COMPONENT, "target", "labels are given, and no target", "Name the column that holds them")
-    require_columns(dataset, ["request_id", "row", target], COMPONENT, "labels")
-    return pq.read_table(list(map(str, dataset.files)), columns=["request_id", "row", target])
-
-
 def _shares(before: Mapping[str, int], version: str, share: int) -> dict[str, int]:
     """Return traffic in which a version has so much, and others what is left in the proportions that they had."""
     others = {name: part for name, part in before.items() if name != version}
@@ -761,42 +655,10 @@ def _place(endpoint: Endpoint) -> list[Any]:
     return [dict(endpoint.traffic), endpoint.shadow]
 
 
-def _named(step: Step) -> str:
-    return "shadow" if step.shadow else "baseline" if not step.judged else f"{step.share} %"
-
-
 def _told(traffic: Mapping[str, int]) -> str:
     return (
         ", ".join(f"{version} has {share} %" for version, share in sorted(traffic.items())) or "no version has traffic"
     )
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _is_dead(left: Mapping[str, Any]) -> bool:
-    """Return whether a rollout that says it goes on has been killed."""
-    owner = left["owner"]
-    if owner["host"] == _host():
-        if owner["pid"] == os.getpid():
-            return bool(owner["process"] != _PROCESS)  # its number is ours by now
-        try:
-            os.kill(owner["pid"], 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass
-    beaten = datetime.datetime.fromisoformat(left["heartbeat"])
-    return (datetime.datetime.now(datetime.UTC) - beaten).total_seconds() > STALE
-
-
-def _host() -> str:
-    """Return what tells the machine, or the container, in which the numbers of processes mean the same."""
-    try:
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from penstock.components._shared.errors import UserError
 from penstock.components.deployment import roll_out as module
 from penstock.components.deployment.deploy import deploy, set_traffic
 from penstock.components.deployment.endpoint import Changed
+from penstock.components.deployment.owner import now
 from penstock.components.deployment.roll_out import roll_out
 from tests.components.deployment.conftest import row
 from tests.components.deployment.endpoints import (
@@ -408,7 +409,7 @@ def test_a_rollout_of_another_machine_is_dead_when_it_has_long_given_no_sign(ver
         "owner": owner, "state": "running", "version": versions["good"], "plan": [], "step": 0, "history": [],
         "before": {versions["old"]: 100}, "shadow": "", "settled": place, "intended": place,
     }  # fmt: skip
-    note = endpoint.write_note(NAME, {**left, "heartbeat": module._now()}, endpoint.note(NAME).generation)
+    note = endpoint.write_note(NAME, {**left, "heartbeat": now()}, endpoint.note(NAME).generation)
     with pytest.raises(UserError, match=r"another rollout of twice goes on, .* by process 7 on moon, alive at"):
         go()
     assert endpoint.note(NAME) == note
