@@ -293,14 +293,18 @@ class AzureML:
 
     def _registered(self, endpoint: str, model: Candidate) -> str:
         name = f"{endpoint}-{model.version}"
-        self._ensure(
-            f"register the model {name}",
-            lambda: self._client.models.get(name, "1"),
-            # Not of MLflow's type, which Azure ML would serve by a server of its own.
-            lambda: self._client.models.create_or_update(
-                Model(name=name, version="1", path=str(model.folder), type="custom_model", tags={DIGEST: model.digest})
-            ),
-        )
+        # Two uploads of one model at a time would leave the client waiting for the file that was there already.
+        with self._held(name, "registration"):
+            self._ensure(
+                f"register the model {name}",
+                lambda: self._client.models.get(name, "1"),
+                # Not of MLflow's type, which Azure ML would serve by a server of its own.
+                lambda: self._client.models.create_or_update(
+                    Model(
+                        name=name, version="1", path=str(model.folder), type="custom_model", tags={DIGEST: model.digest}
+                    )
+                ),
+            )
         return f"azureml:{name}:1"
 
     def _deployment(self, endpoint: str, model: Candidate, registered: str) -> ManagedOnlineDeployment:
@@ -398,9 +402,9 @@ class AzureML:
         return self._calls("write it down at the endpoint", write)
 
     @contextlib.contextmanager
-    def _held(self, endpoint: str) -> Iterator[None]:
-        """Hold an endpoint against others of us; held by them for as long as a change of traffic takes."""
-        blob, owner = self._blob(endpoint, "holder"), uuid.uuid4().hex
+    def _held(self, endpoint: str, what: str = "traffic") -> Iterator[None]:
+        """Hold an endpoint, or a model of it, against others of us, who do so for as long as a change takes."""
+        blob, owner = self._blob(endpoint, what), uuid.uuid4().hex
         end = time.monotonic() + HELD + 60.0
         while True:
             found = self._read(blob)
