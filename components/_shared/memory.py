@@ -42,12 +42,13 @@ def require(needed: int, component: str, argument: str, what: str, remedy: str) 
     Raises:
         UserError: It would not fit.
     """
-    most = limit()
-    if needed + used() > most:
+    most, before = limit(), used()
+    if needed + before > most:
         raise UserError(
             component,
             argument,
-            f"{what} take {shown(needed)} of memory or more, and this step may use {shown(most)}",
+            f"{what} take {shown(needed)} of memory or more, and this step may use {shown(most)}, "
+            f"of which {shown(before)} are in use",
             remedy,
         )
 

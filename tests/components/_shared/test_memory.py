@@ -41,7 +41,8 @@ def test_what_does_not_fit_beside_what_is_in_use_is_refused_with_both_numbers(mo
     with pytest.raises(UserError) as caught:
         memory.require(2_600_000_001, "train", "engine", "the rows", "Set it to beam")
     assert str(caught.value) == (
-        "train: engine: the rows take 2.6 GB of memory or more, and this step may use 3.0 GB. Set it to beam."
+        "train: engine: the rows take 2.6 GB of memory or more, and this step may use 3.0 GB, "
+        "of which 400 MB are in use. Set it to beam."
     )
 
 
