@@ -136,7 +136,7 @@ def test_compile_prints_what_sha256sum_checks(tmp_path: Path) -> None:
     [
         (["compile"], 2, "say what to compile, by name or with --all"),
         (["compile", "train", "--all"], 2, "say what to compile, by name or with --all"),
-        (["compile", "xyz"], 2, "error: there is no component or pipeline xyz; known: check_serving, "),
+        (["compile", "xyz"], 2, "error: there is no component or pipeline xyz; known: batch_scoring, "),
         (["compile", "trian"], 2, "did you mean train?"),
         (["compile", "nowhere.py:f"], 2, "error: nowhere.py: there is no such file"),
         (["compile", "nowhere.yaml"], 2, "error: nowhere.yaml: there is no such file"),
