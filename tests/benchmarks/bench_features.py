@@ -4,6 +4,7 @@ Plain Feast runs with its defaults: the local engine, the file (dask) offline st
 each row is an entity of its own, so that every row is written; where they are joined, an entity has ten.
 
 PENSTOCK_BENCH_FEATURES_ROWS sets the larger number of rows, a million if it is not set; the smaller is a tenth.
+PENSTOCK_BENCH_FEATURES_STORES names the online stores to write to, all three if it is not set.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 ROWS = int(os.environ.get("PENSTOCK_BENCH_FEATURES_ROWS", 1_000_000))
+STORES = os.environ.get("PENSTOCK_BENCH_FEATURES_STORES", "SQLite Redis PostgreSQL").split()
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
 FEATURES = ["trips", "mean_distance", "mean_fare", "tip_share"]
 REFERENCES = [f"zone_hourly:{name}" for name in FEATURES]
@@ -46,7 +48,7 @@ def run(scratch: Path) -> list[dict]:
         joins = [("join_plain", rows, "SQLite", store) for rows in sizes for store in ("file", "duckdb")]
         joins += [("join_ours", rows, "SQLite", "file") for rows in sizes]
         writes = [
-            (f"materialize_{who}", rows, name, "file") for name in stores for rows in sizes for who in ("plain", "ours")
+            (f"materialize_{who}", rows, name, "file") for name in STORES for rows in sizes for who in ("plain", "ours")
         ]
         repositories = [
             {
@@ -64,7 +66,7 @@ def run(scratch: Path) -> list[dict]:
             for asked, repository in zip([*joins, *writes], repositories, strict=True)
         }
     results = []
-    for name in stores:
+    for name in STORES:
         for rows in sizes:
             ours, plain = (found[f"materialize_{who}", rows, name, "file"] for who in ("ours", "plain"))
             results += beside(f"materialize {rows:,} rows into {name}", "materialize", rows, ours, plain)
