@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.components._shared.errors import UserError
+from penstock.components._shared import platforms
 from penstock.components.deployment.endpoint import Backend
 
 # Name of the platform: the extra that brings its client.
@@ -22,18 +21,6 @@ def connect(platform: str, options: Mapping[str, Any], component: str) -> Backen
     Raises:
         UserError: There is no such platform, its client is not installed, or an option is unknown or wrong.
     """
-    if platform not in PLATFORMS:
-        raise UserError(component, "platform", f"{platform!r} is unknown", f"Choose one of {', '.join(PLATFORMS)}")
-    try:
-        module = importlib.import_module(f"{__name__}.{platform}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("penstock"):
-            raise
-        raise UserError(
-            component,
-            "platform",
-            f"{platform} needs {error.name}, which is not installed",
-            f"pip install 'penstock[{PLATFORMS[platform]}]'",
-        ) from None
-    backend: Backend = module.connect(options, component)
+    row = platforms.module(__name__, platform, PLATFORMS, component, "platform")
+    backend: Backend = row.connect(options, component)
     return backend

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-
-from penstock.components._shared.errors import UserError
+from penstock.components._shared import platforms
 from penstock.components.prediction.scoring import COMPONENT, Backend
 
-EXTRAS = {"local": "tabular", "vertex": "clouds", "azureml": "clouds"}
-NAMES = tuple(EXTRAS)
+# Name of the platform: the extra that brings its client.
+PLATFORMS = {"local": "tabular", "vertex": "clouds", "azureml": "clouds"}
 
 
 def backend(name: str) -> Backend:
@@ -17,17 +15,5 @@ def backend(name: str) -> Backend:
     Raises:
         UserError: There is no such row, or its client is not installed.
     """
-    if name not in NAMES:
-        raise UserError(COMPONENT, "platform", f"{name!r} is unknown", f"Choose one of {', '.join(NAMES)}")
-    try:
-        row: Backend = importlib.import_module(f"{__name__}.{name}").BACKEND
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("penstock"):
-            raise
-        raise UserError(
-            COMPONENT,
-            "platform",
-            f"{name} needs {error.name}, which is not installed",
-            f"pip install 'penstock[{EXTRAS[name]}]'",
-        ) from None
+    row: Backend = platforms.module(__name__, name, PLATFORMS, COMPONENT, "platform").BACKEND
     return row

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-
-from penstock.components._shared.errors import UserError
+from penstock.components._shared import platforms
 from penstock.components.tuning.search import COMPONENT, Backend
 
-NAMES = ("local", "kubeflow", "vertex")
+# Name of the backend: the extra that brings its client.
+PLATFORMS = {"local": "tuning", "kubeflow": "tuning", "vertex": "tuning"}
 
 
 def backend(name: str) -> Backend:
@@ -16,17 +15,5 @@ def backend(name: str) -> Backend:
     Raises:
         UserError: There is no such row, or its client is not installed.
     """
-    if name not in NAMES:
-        raise UserError(COMPONENT, "backend", f"{name!r} is unknown", f"Choose one of {', '.join(NAMES)}")
-    try:
-        row: Backend = importlib.import_module(f"{__name__}.{name}").BACKEND
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("penstock"):
-            raise
-        raise UserError(
-            COMPONENT,
-            "backend",
-            f"{name} needs {error.name}, which is not installed",
-            "pip install penstock[tuning]",
-        ) from None
+    row: Backend = platforms.module(__name__, name, PLATFORMS, COMPONENT, "backend").BACKEND
     return row
