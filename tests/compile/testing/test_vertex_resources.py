@@ -116,7 +116,8 @@ def test_a_batch_prediction_writes_what_the_predictor_gives(vertex, aiplatform):
         machine_type="n1-standard-2",
     )  # fmt: skip
     assert job.state.name == "JOB_STATE_SUCCEEDED"
-    [blob] = job.iter_outputs()
+    errors, blob = sorted(job.iter_outputs(), key=lambda each: each.name)
+    assert errors.download_as_bytes() == b""
     rows = [json.loads(line) for line in blob.download_as_bytes().splitlines()]
     assert rows == [{"instance": [1, 2], "prediction": 3}, {"instance": [3, 4], "prediction": 7}]
     assert job.completion_stats.successful_count == 2

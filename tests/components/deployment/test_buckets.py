@@ -112,6 +112,6 @@ def test_what_cannot_be_fetched_ends_the_server_with_one_line(storage, name, pro
 def test_where_gcsfs_is_not_installed_the_error_ends_in_how_to_install_it(monkeypatch, tmp_path):
     importlib.import_module("fsspec")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    monkeypatch.setattr(sys.modules["fsspec.registry"], "_registry", {})
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "gs", raising=False)
     with pytest.raises(UserError, match=r"gs://data/model cannot be read: .*pip install 'penstock\[serving,gcs\]'"):
         buckets.fetch("gs://data/model", tmp_path)
