@@ -36,7 +36,7 @@ def test_bytes_do_not_depend_on_the_number_of_threads(file, ingested, monkeypatc
     parts = []
     for threads in (1, 2, 4):
         monkeypatch.setattr(engine, "THREADS", threads)
-        monkeypatch.setattr(engine.os, "cpu_count", lambda: 4)
+        monkeypatch.setattr(engine, "cores", lambda: 4)
         folder = ingested(source, eval_fraction=0.2, query=query).folder
         parts.append([(folder / port / "part-00000.parquet").read_bytes() for port in PORTS])
     assert parts[0] == parts[1] == parts[2]
