@@ -2,19 +2,18 @@
 
 from kfp import dsl
 
-from penstock.components import evaluate, ingest, predict_batch, register, train, validate
+from penstock.components import evaluate, ingest, register, train, validate
 from penstock.pipelines.tabular_training import TIPS
 
 
 @dsl.pipeline(name="raw-to-registered")
 def raw_to_registered(source: str, seed: int) -> None:
-    """Train a model of made-up trips, measure it, predict with it and register it."""
+    """Train a model of made-up trips, measure it and register it."""
     ingested = ingest(source=source, query=TIPS)
     data, held_out = ingested.outputs["train_set"], ingested.outputs["eval_set"]
     validated = validate(dataset=data)
     model = train(train_set=data, eval_set=held_out, target="big_tip", seed=seed).outputs["model"]
     evaluated = evaluate(model=model, eval_set=held_out, gate=["auc >= 0.5"], model_name="smoke", seed=seed)
-    predict_batch(model=model, dataset=held_out)
     register(
         model=model,
         metrics=evaluated.outputs["metrics"],
