@@ -29,10 +29,11 @@ from feast.infra.registry.base_registry import BaseRegistry
 
 from penstock.components._shared.engine import identifier
 from penstock.components.features import encode
-from penstock.components.features.source import BATCH, bounded, instant, is_parquet, open_source, relation
+from penstock.components.features.source import bounded, instant, is_parquet, open_source, relation
 from penstock.components.features.writers import Rows, Writer, writer_for
 
 TYPE = "penstock.components.features.engine.BulkComputeEngine"
+WRITTEN = 16_384  # rows a call of a writer, while which the next ones are encoded
 OFFLINE_STORES = ("dask", "file", "duckdb")  # those that read the files which DuckDB reads here
 
 
@@ -139,7 +140,7 @@ class BulkComputeEngine(LocalComputeEngine):
                 f"ORDER BY {', '.join(f'{column} DESC NULLS LAST' for column in order)}) = 1 "
                 f"ORDER BY {', '.join(_index_order(name, dataset.schema.field(name).type) for name in keys)}"
             )
-            size = self.repo_config.materialization_config.online_write_batch_size or BATCH
+            size = self.repo_config.materialization_config.online_write_batch_size or WRITTEN
             yield from connection.to_arrow_reader(size)
 
 
