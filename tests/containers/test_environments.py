@@ -18,7 +18,7 @@ MOST_BYTES = {
     "tabular": 850e6,
     "serving": 700e6,
     "tuning": 1100e6,
-    "tensorflow": 1.8e9,
+    "tensorflow": 2.2e9,
     "serving-tensorflow": 1.6e9,
 }
 LISTED = """
