@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from penstock.compile.targets.local.record import TaskRecord
+from penstock.compile.targets.local.record import State, TaskRecord
 
 _WRAPPED = re.compile(r"inputs\.parameter_values\['(?:pipelinechannel--)?([^']*)'\]")
 
@@ -43,11 +43,16 @@ def flat(forest: Sequence[Outline], depth: int = 0) -> Iterator[tuple[TaskRecord
 def titles(tasks: Sequence[TaskRecord]) -> dict[str, str]:
     """Return what to call each task that is no DAG, by path: its own name, in a loop with the iteration behind it.
 
-    Where two would be called the same, both go by their paths.
+    Where two would be called the same, both go by their paths, but for the one that was not skipped of several.
     """
     found = {task.path: title(task.path, task.name) for task in tasks if task.kind != "dag"}
-    times = Counter(found.values())
-    return {path: name if times[name] == 1 else path for path, name in found.items()}
+    taken = {task.path for task in tasks if task.state != State.SKIPPED}
+    times, times_taken = Counter(found.values()), Counter(name for path, name in found.items() if path in taken)
+
+    def is_plain(path: str, name: str) -> bool:
+        return times[name] == 1 or (path in taken and times_taken[name] == 1)
+
+    return {path: name if is_plain(path, name) else path for path, name in found.items()}
 
 
 def title(path: str, name: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from penstock.compile.targets.local.outline import message, title, titles
-from penstock.compile.targets.local.record import TaskRecord
+from penstock.compile.targets.local.record import State, TaskRecord
 
 
 def record(path: str, name: str = "", kind: str = "container") -> TaskRecord:
@@ -42,6 +42,11 @@ def test_two_of_one_name_go_by_their_paths_and_others_do_not():
         "condition-1.train": "train",
         "for-loop-1.0.train": "train[0]",
     }
+
+
+def test_the_one_of_several_branches_that_was_taken_goes_by_its_name():
+    tasks = [record("condition-2.validate"), replace(record("condition-3.validate"), state=State.SKIPPED)]
+    assert titles(tasks) == {"condition-2.validate": "validate", "condition-3.validate": "condition-3.validate"}
 
 
 @pytest.mark.parametrize("said", ["roll out: gone", "roll-out: gone", "roll_out: gone", "gone"])
