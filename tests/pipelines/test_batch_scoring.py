@@ -21,7 +21,7 @@ def run(folder: Path, *arguments: str) -> dict[str, dict]:
 @pytest.mark.timeout(600)
 def test_the_champion_predicts_new_files_and_drift_is_looked_for_where_there_are_statistics(tmp_path):
     run(tmp_path, "tabular_training", "-p", "source=sample://taxi?rows=3000", "-p", 'gate=["auc >= 0.4"]')
-    [statistics] = tmp_path.glob("penstock-out/runs/*/tasks/validate/outputs/statistics")
+    [statistics] = tmp_path.glob("penstock-out/runs/*/tasks/*validate/outputs/statistics")
     given = ["-p", "model=models:/taxi-tips@champion", "-p", "source=sample://taxi?rows=2000", "-p", 'keep=["*"]']
     tasks = run(tmp_path, "batch_scoring", *given, "-p", f"statistics={statistics}")
     assert tasks["fetch-model"]["outputs"]["parameters"] == {"uri": "models:/taxi-tips/1", "version": "1"}
