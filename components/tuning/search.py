@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,10 @@ class Trial:
     error: str = ""
 
 
+# Returns the trials of a search; where trials run here, the rows are in the folder (shared_rows).
+Run = Callable[[Prepared, Path], list[Trial]]
+
+
 @dataclass(frozen=True)
 class Backend:
     """A row of the table of backends.
@@ -132,7 +137,7 @@ class Backend:
         pruners: Likewise.
         options: Names of its own options, with what each is.
         cannot: Returns what of a search it cannot express, each by name; empty: all is well.
-        run: Returns the trials of a search; where trials run here, the rows are in the folder (shared_rows).
+        begin: Starts what can be started before the rows are there, and returns as a context what runs the search.
         remote: Whether trials run elsewhere, on datasets that have a URI.
     """
 
@@ -140,7 +145,7 @@ class Backend:
     pruners: tuple[str, ...]
     options: Mapping[str, str]
     cannot: Callable[[Search], Sequence[str]]
-    run: Callable[[Search, Prepared, Path], list[Trial]]
+    begin: Callable[[Search], AbstractContextManager[Run]]
     remote: bool
 
 

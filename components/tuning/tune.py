@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +16,6 @@ from penstock.components._shared.errors import UserError, on_behalf_of
 from penstock.components._shared.fitting.prepare import Prepared, Settings, learn, prepare, settle, write
 from penstock.components._shared.sealed import new_folder, seal
 from penstock.components.tuning import backends
-from penstock.components.tuning.render import write_report
 from penstock.components.tuning.search import (
     COMPLETE,
     COMPONENT,
@@ -34,6 +35,7 @@ from penstock.components.tuning.table import write_trials
 __all__ = ["Settings", "Tuned", "tune"]
 
 NO_MODEL = "penstock.no-model/1"
+REPORTING = "penstock.components.tuning.render"
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,39 @@ def _tuned(
 ) -> Tuned:
     _check(row, backend, search)
     tracker = _tracker(tracking)
-    name, first = next(search.space.corners())
     _no_clash(search)
+    with row.begin(search) as run, tempfile.TemporaryDirectory(prefix="penstock-tune-") as folder:
+        prepared = _prepared(sets, search)
+        if not row.remote and prepared.row.streams:
+            # Its rows are in no process' memory: each trial reads the part files.
+            link_sets(Path(folder), sets)
+        elif not row.remote:
+            # The rows in this process' own memory go; those in the file are mapped by all.
+            prepared = replace(prepared, job=write_rows(Path(folder), prepared.job))
+        # What the report is drawn with takes seconds to import; trials run meanwhile.
+        threading.Thread(target=importlib.import_module, args=[REPORTING], daemon=True).start()
+        found = run(prepared, Path(folder))
+        best, front = best_of(found, search.objectives)
+        hyperparameters = {**search.hyperparameters, **best.parameters}
+        names = [each.of(best.metrics) for each in search.objectives]
+        write_trials(outputs[0], search.space, found, best.number, front)
+        from penstock.components.tuning.render import write_report
+
+        write_report(outputs[2], backend, search, found, best, front, names)
+        metrics = {
+            **{state: float(sum(trial.state == state for trial in found)) for state in (COMPLETE, PRUNED, FAILED)},
+            **best.metrics,
+        }
+        if tracker is not None:
+            tracker.log(*_runs(search, prepared, found, best.number))
+        del prepared
+    _write_model(outputs[1], sets, search, hyperparameters if fit_best else None)
+    return Tuned(hyperparameters, best.metrics[names[0]], metrics)
+
+
+def _prepared(sets: tuple[str | os.PathLike[str], str | os.PathLike[str]], search: Search) -> Prepared:
+    """Return the rows of every trial, once the space is known to be right."""
+    name, first = next(search.space.corners())
     try:
         prepared = prepare(*sets, search.settings, {**search.hyperparameters, **first}, all_categories=True)
     except UserError as error:
@@ -149,28 +182,7 @@ def _tuned(
             COMPONENT, "eval_set", "there are no rows to judge trials by", "Split some off in ingest: eval_fraction"
         )
     check_space(search.space, prepared, search.hyperparameters)
-    with tempfile.TemporaryDirectory(prefix="penstock-tune-") as folder:
-        if not row.remote and prepared.row.streams:
-            # Its rows are in no process' memory: each trial reads the part files.
-            link_sets(Path(folder), sets)
-        elif not row.remote:
-            # The rows in this process' own memory go; those in the file are mapped by all.
-            prepared = replace(prepared, job=write_rows(Path(folder), prepared.job))
-        found = row.run(search, prepared, Path(folder))
-        best, front = best_of(found, search.objectives)
-        hyperparameters = {**search.hyperparameters, **best.parameters}
-        names = [each.of(best.metrics) for each in search.objectives]
-        write_trials(outputs[0], search.space, found, best.number, front)
-        write_report(outputs[2], backend, search, found, best, front, names)
-        metrics = {
-            **{state: float(sum(trial.state == state for trial in found)) for state in (COMPLETE, PRUNED, FAILED)},
-            **best.metrics,
-        }
-        if tracker is not None:
-            tracker.log(*_runs(search, prepared, found, best.number))
-        del prepared
-    _write_model(outputs[1], sets, search, hyperparameters if fit_best else None)
-    return Tuned(hyperparameters, best.metrics[names[0]], metrics)
+    return prepared
 
 
 def check_space(space: Space, prepared: Prepared, hyperparameters: Mapping[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """A worker process of the local backend: reads trials from its input, one JSON object a line, and answers in kind.
 
+    {"folder": "…"}              where the rows are; comes first, and is not answered
     {"hyperparameters": {…}}     a trial to run; answered by any number of
     {"round": 8, "losses": {…}}  for which it waits to be told {"stop": false}, or true to prune; and at last by one of
     {"metrics": {…}}   {"pruned": {…}}   {"error": "…"}
 
-The rows are those of a folder of shared_rows, named by the one argument, with job.json beside them; a framework that
-streams reads the datasets that the folder links to.
+The argument is the framework, which is imported while the rows are prepared elsewhere. They are those of a folder of
+shared_rows, with job.json beside them; a framework that streams reads the datasets that the folder links to.
 """
 
 from __future__ import annotations
@@ -27,19 +28,31 @@ from penstock.components._shared.fitting.prepare import Settings, prepare
 from penstock.components.tuning.attempt import attempt
 from penstock.components.tuning.shared_rows import FILES, read_rows
 
+# They import scikit-learn, which takes longer than they do, for wrappers that no trial uses.
+WITHOUT_SKLEARN = ("lightgbm", "xgboost")
+
 
 class Pruned(Exception):
     """The search has given a trial up."""
 
 
-def main(folder: Path) -> None:
+def main(name: str) -> None:
     """Answer trials until there are none left."""
     # Libraries print; the answers have a channel of their own.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    if name in WITHOUT_SKLEARN:
+        sys.modules["sklearn"] = None  # type: ignore[assignment]  # by which an import fails, and they do without
+    try:
+        row = framework(name)
+    except UserError:  # told by the process that prepares the rows, which needs it too
+        return
+    first = sys.stdin.readline()
+    if not first:
+        return
+    folder = Path(json.loads(first)["folder"])
     told: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    row = framework(told["framework"])
     job = _streamed(folder, told) if "settings" in told else _mapped(folder, told)
     every: int = told["report_every"]
 
@@ -55,7 +68,7 @@ def main(folder: Path) -> None:
     for line in sys.stdin:
         try:
             given = json.loads(line)["hyperparameters"]
-            metrics = attempt(row, told["framework"], job, told["columns"], given, report if every else None)
+            metrics = attempt(row, name, job, told["columns"], given, report if every else None)
         except Pruned as pruned:
             say(pruned=pruned.args[0])
         except UserError as error:
@@ -89,4 +102,4 @@ def _end_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1])

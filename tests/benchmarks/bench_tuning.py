@@ -15,6 +15,8 @@ from pathlib import Path
 ROWS, TRIALS, ROUNDS = 60_000, 50, 60  # as many trials as tune runs where nobody says
 WIDE = 400_000  # rows for the memory
 TURNS = 3
+# One thread a fit; and what a step of a pipeline has, which keeps kfp from being imported.
+AS_STEPS = {"OMP_NUM_THREADS": "1", "_KFP_RUNTIME": "true"}
 SPACE = {
     "eta": {"type": "float", "low": 0.02, "high": 0.4, "log": True},
     "max_depth": {"type": "int", "low": 4, "high": 7},
@@ -58,17 +60,19 @@ def run(scratch: Path) -> list[dict]:
     sets = _datasets(scratch, ROWS)
     turns = []
     for _ in range(TURNS):  # in turn, so that a machine that becomes slower does so for all
+        both = _ours(scratch, sets, 2, cores={0, 1})
         one = _ours(scratch, sets, 1, cores={0})
-        bare = _timed(BARE, sets, cores={0})
-        turns.append((one, bare, _ours(scratch, sets, 2, cores={0, 1}), _two_loops(sets)))
-    # The best of each: what disturbs a machine only ever adds time.
-    ours, bare, both, loops = (60 * TRIALS / min(times) for times in zip(*turns, strict=True))
+        turns.append((one, _timed(BARE, sets, cores={0}), both, _two_loops(sets)))
+    one, bare, both, loops = (
+        [60 * trials / seconds for seconds in times]
+        for trials, times in zip((TRIALS, TRIALS, TRIALS, 2 * TRIALS), zip(*turns, strict=True), strict=True)
+    )
     held, plain, data = _memory(scratch, _datasets(scratch, WIDE))
     return [
-        _row("tune, one worker on one core, beside a bare Optuna loop", ours, bare, "at least 0.9 of it", 0.9),
-        _row("tune, two workers on two cores, beside one", both, ours, "at least 1.7 times", 1.7),
-        _row("two bare loops at once on two cores, beside one", 2 * loops, bare, "–", None),
-        _row("tune, two workers, beside two bare loops at once", both, 2 * loops, "at least 0.85 of them", 0.85),
+        _row("tune, one worker on one core, beside a bare Optuna loop", one, bare, "at least 0.9 of it", 0.9),
+        _row("tune, two workers on two cores, beside one", both, one, "at least 1.7 times", 1.7),
+        _row("two bare loops at once on two cores, beside one", loops, bare, "–", None),
+        _row("tune, two workers, beside two bare loops at once", both, loops, "at least 0.85 of them", 0.85),
         {
             "name": f"tune, what {data / 1e6:.0f} MB of rows add to the memory of ten workers, beside ten bare loops",
             "ours": held / 1e6,
@@ -81,7 +85,10 @@ def run(scratch: Path) -> list[dict]:
     ]
 
 
-def _row(name: str, ours: float, baseline: float, goal: str, least: float | None) -> dict:
+def _row(name: str, ours: list[float], baseline: list[float], goal: str, least: float | None) -> dict:
+    """Return the turn whose ratio is the median: a machine that is slower now and then is so for a whole turn."""
+    turns = sorted(zip(ours, baseline, strict=True), key=lambda turn: turn[0] / turn[1])
+    ours, baseline = turns[len(turns) // 2]
     ratio = ours / baseline
     return {"name": name, "ours": ours, "baseline": baseline, "unit": "trials/min", "ratio": ratio, "goal": goal,
             "met": None if least is None else ratio >= least}  # fmt: skip
@@ -104,7 +111,7 @@ def _timed(program: str, sets: tuple[str, str], *more: str, cores: set[int]) -> 
         command,
         check=True,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **AS_STEPS},
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
     return time.perf_counter() - started
@@ -130,7 +137,7 @@ def _memory(scratch: Path, sets: tuple[str, str]) -> tuple[float, float, float]:
     """
     temporary = scratch / "temporary"
     temporary.mkdir(exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
+    environment = {**os.environ, **AS_STEPS, "TMPDIR": str(temporary)}
     given = {"folder": str(scratch / "out"), "space": SPACE, "workers": 10}
 
     def start(program: str, chosen: tuple[str, str], *arguments: str) -> subprocess.Popen:

@@ -7,8 +7,8 @@ since Katib 0.18.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from kubernetes import client
@@ -18,9 +18,8 @@ from penstock.components._shared.clouds import cluster
 from penstock.components._shared.clouds.calls import Failure
 from penstock.components._shared.clouds.jobs import DONE, FAILED, GONE, WAITING, Job
 from penstock.components._shared.errors import UserError
-from penstock.components._shared.fitting.prepare import Prepared
 from penstock.components.tuning.remote import LABEL, METRIC, Tried, drive, told
-from penstock.components.tuning.search import COMPLETE, COMPONENT, Backend, Search, Trial
+from penstock.components.tuning.search import COMPLETE, COMPONENT, Backend, Run, Search
 from penstock.components.tuning.search import FAILED as FAILED_TRIAL
 from penstock.components.tuning.space import Parameter
 from penstock.components.tuning.trial import job_text
@@ -223,9 +222,10 @@ def _tried(trial: Mapping[str, Any]) -> Tried | None:
     return None
 
 
-def run(search: Search, prepared: Prepared, folder: Path) -> list[Trial]:
-    """Return the trials of the experiment."""
-    return told(search, drive(Katib(search), search, prepared))
+@contextmanager
+def begin(search: Search) -> Iterator[Run]:
+    """Return what waits for the experiment, and returns its trials."""
+    yield lambda prepared, folder: told(search, drive(Katib(search), search, prepared))
 
 
 BACKEND = Backend(
@@ -233,6 +233,6 @@ BACKEND = Backend(
     pruners=("auto", "none"),
     options=OPTIONS,
     cannot=cannot,
-    run=run,
+    begin=begin,
     remote=True,
 )

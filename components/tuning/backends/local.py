@@ -8,7 +8,8 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from optuna.trial import TrialState
 
 from penstock.components._shared.cores import cores
 from penstock.components._shared.fitting.prepare import Prepared
-from penstock.components.tuning.search import Backend, Search, Trial
+from penstock.components.tuning.search import Backend, Run, Search, Trial
 from penstock.components.tuning.space import Space
 from penstock.components.tuning.study import ERROR, METRICS, StudyFile, suggested, told
 
@@ -47,11 +48,21 @@ def cannot(search: Search) -> list[str]:
     return found
 
 
-def run(search: Search, prepared: Prepared, folder: Path) -> list[Trial]:
+@contextmanager
+def begin(search: Search) -> Iterator[Run]:
+    """Start the workers, which import their libraries while the rows are prepared."""
+    workers = _Workers(search)
+    try:
+        yield lambda prepared, folder: _trials(search, prepared, folder, workers)
+    finally:
+        workers.kill()
+
+
+def _trials(search: Search, prepared: Prepared, folder: Path, workers: _Workers) -> list[Trial]:
     """Return the trials, those of the study file first."""
     study_file = StudyFile(search.study, search.definition(prepared), search.objectives)
     try:
-        return _Run(search, prepared, study_file, folder).trials()
+        return _Run(search, prepared, study_file, folder, workers).trials()
     finally:
         study_file.close()
 
@@ -61,12 +72,56 @@ class _Worker:
     process: subprocess.Popen[str]
     trial: optuna.trial.Trial | None = None
 
+    def say(self, line: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(line) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:  # its end is read next
+            pass
+
+
+class _Workers:
+    """Worker processes, all that were started."""
+
+    def __init__(self, search: Search) -> None:
+        self._framework = search.settings.framework
+        self._threads = str(max(1, cores() // search.parallel_trials))
+        self._all: list[_Worker] = []
+        self._idle = [self._start() for _ in range(min(search.parallel_trials, search.max_trials))]
+
+    def take(self, folder: Path) -> _Worker:
+        """Return a worker that is told where the rows are, a new one where none of the first is left."""
+        worker = self._idle.pop() if self._idle else self._start()
+        worker.say({"folder": str(folder)})
+        return worker
+
+    def kill(self) -> None:
+        for worker in self._all:
+            worker.process.kill()
+            worker.process.communicate()
+
+    def _start(self) -> _Worker:
+        threads = self._threads
+        process = subprocess.Popen(
+            [sys.executable, "-m", "penstock.components.tuning.worker", self._framework],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # _KFP_RUNTIME keeps declarations, and kfp with them, from being imported.
+            env={"OMP_NUM_THREADS": threads, **os.environ, "LOKY_MAX_CPU_COUNT": threads, "_KFP_RUNTIME": "true"},
+        )
+        self._all.append(_Worker(process))
+        return self._all[-1]
+
 
 class _Run:
-    def __init__(self, search: Search, prepared: Prepared, study_file: StudyFile, folder: Path) -> None:
+    def __init__(
+        self, search: Search, prepared: Prepared, study_file: StudyFile, folder: Path, workers: _Workers
+    ) -> None:
         rounds = search.settings.max_rounds
         pruner = search.pruner if search.pruner != "auto" else "none" if len(search.objectives) > 1 else "median"
-        self.search, self.file, self.folder = search, study_file, folder
+        self.search, self.file, self.folder, self.workers = search, study_file, folder, workers
         self.study = optuna.create_study(
             directions=[each.direction for each in search.objectives], pruner=PRUNERS[pruner](rounds)
         )
@@ -101,24 +156,12 @@ class _Run:
                             workers.append(self._start(selector))
                             self._next(workers[-1])
         finally:
-            for worker in workers:
-                worker.process.kill()
-                worker.process.communicate()
             selector.close()
         return self.ended
 
     def _start(self, selector: selectors.BaseSelector) -> _Worker:
-        threads = str(max(1, cores() // self.search.parallel_trials))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "penstock.components.tuning.worker", str(self.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            # _KFP_RUNTIME keeps declarations, and kfp with them, from being imported.
-            env={"OMP_NUM_THREADS": threads, **os.environ, "LOKY_MAX_CPU_COUNT": threads, "_KFP_RUNTIME": "true"},
-        )
-        worker = _Worker(process)
-        selector.register(process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
+        worker = self.workers.take(self.folder)
+        selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
         return worker
 
     def _left(self) -> int:
@@ -137,7 +180,7 @@ class _Run:
         self.asked += 1
         trial = worker.trial = self.study.ask()
         point = self.search.space.active(lambda each: suggested(trial, each))
-        self._say(worker, {"hyperparameters": {**self.search.hyperparameters, **point}})
+        worker.say({"hyperparameters": {**self.search.hyperparameters, **point}})
 
     def _heard(self, worker: _Worker) -> bool:
         """Take in what a worker says; return whether it is still there."""
@@ -153,7 +196,7 @@ class _Run:
             return False
         answer = json.loads(line)
         if "round" in answer:
-            self._say(worker, {"stop": self._reported(worker.trial, answer)})
+            worker.say({"stop": self._reported(worker.trial, answer)})
             return True
         if "error" in answer:
             self._end(worker.trial, TrialState.FAIL, {}, answer["error"])
@@ -183,14 +226,6 @@ class _Run:
         why = error or ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
         print(f"tune: trial {ended.number} {ended.state}: {why}", flush=True)
 
-    def _say(self, worker: _Worker, line: dict[str, Any]) -> None:
-        assert worker.process.stdin is not None
-        try:
-            worker.process.stdin.write(json.dumps(line) + "\n")
-            worker.process.stdin.flush()
-        except BrokenPipeError:  # its end is read next
-            pass
-
     def _grid(self, space: Space) -> list[dict[str, Any]]:
         done = [trial.parameters for trial in self.ended]
         return [point for point in space.grid() if point not in done]
@@ -198,7 +233,6 @@ class _Run:
     def _write(self, prepared: Prepared, report_every: int) -> None:
         job = prepared.job
         about: dict[str, Any] = {
-            "framework": self.search.settings.framework,
             "columns": prepared.columns,
             "report_every": report_every,
             "job": {
@@ -223,6 +257,6 @@ BACKEND = Backend(
     pruners=("auto", *PRUNERS),
     options={},
     cannot=cannot,
-    run=run,
+    begin=begin,
     remote=False,
 )

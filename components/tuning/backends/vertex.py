@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError
@@ -14,9 +14,8 @@ from google.cloud.aiplatform import utils
 from penstock.components._shared.clouds import vertex
 from penstock.components._shared.clouds.calls import Failure
 from penstock.components._shared.clouds.jobs import DONE, FAILED, GONE, WAITING, Job
-from penstock.components._shared.fitting.prepare import Prepared
 from penstock.components.tuning.remote import LABEL, METRIC, Tried, drive, told
-from penstock.components.tuning.search import COMPLETE, Backend, Search, Trial
+from penstock.components.tuning.search import COMPLETE, Backend, Run, Search
 from penstock.components.tuning.search import FAILED as FAILED_TRIAL
 from penstock.components.tuning.space import Parameter
 from penstock.components.tuning.trial import job_text
@@ -180,9 +179,10 @@ class Vertex:
         }
 
 
-def run(search: Search, prepared: Prepared, folder: Path) -> list[Trial]:
-    """Return the trials of the job."""
-    return told(search, drive(Vertex(search), search, prepared))
+@contextmanager
+def begin(search: Search) -> Iterator[Run]:
+    """Return what waits for the job, and returns its trials."""
+    yield lambda prepared, folder: told(search, drive(Vertex(search), search, prepared))
 
 
 def _job(message: Any) -> Job:
@@ -194,6 +194,6 @@ BACKEND = Backend(
     pruners=("auto", "none"),
     options=OPTIONS,
     cannot=cannot,
-    run=run,
+    begin=begin,
     remote=True,
 )

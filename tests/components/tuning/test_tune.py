@@ -344,6 +344,22 @@ def test_a_worker_that_dies_fails_its_trial_and_another_takes_its_place(search, 
     assert "signal 9; it may have run out of memory" in next(row["error"] for row in rows if row["error"])
 
 
+def test_workers_that_are_not_needed_end(search, tmp_path, monkeypatch):
+    from penstock.components.tuning.backends import local
+
+    started, workers = [], local._Workers
+
+    def noted(of):
+        started.append(workers(of))
+        return started[-1]
+
+    monkeypatch.setattr(local, "_Workers", noted)
+    with pytest.raises(UserError, match="eta"):
+        search(space={"etta": {"type": "float", "low": 0, "high": 1}}, parallel_trials=3)
+    [refused] = started
+    assert [worker.process.poll() for worker in refused._all] == [-9, -9, -9]
+
+
 def test_rare_categories_are_missing_to_an_estimator_that_takes_few(search, make_dataset, late_rows, tmp_path):
     sets = []
     for count, first in ((400, 0), (200, 1000)):
