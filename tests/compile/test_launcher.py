@@ -532,7 +532,7 @@ def test_retries_wait_longer_each_time(tmp_path):
     begin = time.monotonic()
     with pytest.raises(TaskError, match="exit code 1"):
         run(shell("exit 1", retries=3, wait=0.1, factor=2.0, longest_wait=0.25), tmp_path)
-    assert 0.1 + 0.2 + 0.25 <= time.monotonic() - begin < 2
+    assert 0.1 + 0.2 + 0.25 <= time.monotonic() - begin < 60
 
 
 @pytest.mark.parametrize(
@@ -582,7 +582,7 @@ def alive(marker: str) -> list[str]:
 
 def gone(marker: str) -> bool:
     """Whether no process has the marker, given a moment: the kernel ends what was killed when it gets to it."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while alive(marker) and time.monotonic() < end:
         time.sleep(0.02)
     return not alive(marker)
@@ -686,7 +686,7 @@ def test_as_a_script_it_hands_sigterm_on(script, tmp_path):
     )
     assert process.stdout.readline() == b"up\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 143
+    assert process.wait(60) == 143
     process.stdout.close()
     assert gone("sleep 63.45")
     assert os.path.exists(tmp_path / "result.json")

@@ -335,7 +335,7 @@ def test_a_service_that_never_answers_is_given_up_in_time(azureml, spec):  # noq
     began = time.monotonic()
     with pytest.raises(CallFailed, match="Azure ML did not answer in time; asked"):
         platform.submit(prepared(spec))
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 20  # each silence is of 30
 
 
 def test_a_run_is_cancelled_through_faults_and_one_that_is_over_stays(azureml, submitted, call, spec):  # noqa: F811

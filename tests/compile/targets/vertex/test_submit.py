@@ -137,10 +137,9 @@ def test_a_key_that_was_used_for_another_run_is_refused(vertex, call, spec):
 
 def test_a_mistake_is_told_at_once_in_the_service_s_words(vertex, call, spec):
     vertex.add_faults(Fault.answer(CREATE, 403, times=ALWAYS))
-    began = time.monotonic()
     result = call("submit", spec, "--target", "vertex", *ROOT)
     assert result.exit_code == 2
-    assert time.monotonic() - began < 2
+    assert len(vertex.seen(CREATE)) == 1
     assert "error: the run could not be begun: Vertex AI answered 403: " in result.stderr
     assert "roles/aiplatform.user" in result.stderr
 
@@ -245,7 +244,7 @@ def test_a_service_that_never_answers_is_given_up_in_time(spec):
         began = time.monotonic()
         with pytest.raises(CallFailed, match="Vertex AI did not answer in time"):
             target.connect(submission.Place(), patience).submit(prepared)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20  # each silence is of 30
 
 
 def test_a_job_in_the_form_of_tfx_goes_with_its_own_settings(vertex, call, tmp_path):
