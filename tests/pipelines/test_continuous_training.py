@@ -126,7 +126,7 @@ def looping(folder: Path) -> Iterator[Loop]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     found = Loop(folder, f"http://127.0.0.1:{server.server_port}/")
     try:
         yield found

@@ -69,7 +69,7 @@ def storage(monkeypatch):
     """A server with one bucket, `data`; gcsfs in this process and those it starts use it."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Storage)
     server.objects = {}
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
