@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from kfp import compiler
 
+from tests.compile.machines import base  # noqa: F401  a fixture
+
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> Callable[[Any], Path]:

@@ -1,19 +1,55 @@
-"""Another machine: a container engine of a test's own that has built nothing yet, and a disk as small as is wanted."""
+"""Another machine: a container engine of a test's own that has built nothing yet, and a disk as small as is wanted.
+
+And a base image that is pushed and loaded in no time, for images whose content does not matter.
+"""
 
 import contextlib
+import io
 import os
 import secrets
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
+from penstock.compile.targets.local.containers import available
+
 MEGABYTE = 1 << 20
+BASE = f"penstock-test-base:{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def base() -> Iterator[Any]:
+    """The engine's client, once it has the image BASE; its tests skip where there is no engine, or no busybox."""
+    if reason := available():
+        pytest.skip(reason)
+    import docker
+
+    program = shutil.which("busybox")
+    if program is None or b"/ld-linux" in (content := Path(program).read_bytes()):
+        pytest.skip("there is no static busybox; Debian's package busybox-static has one")
+    applets = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as archive:
+        for name in ("busybox", *sorted({*applets} - {"busybox"})):
+            member = tarfile.TarInfo(f"bin/{name}")
+            member.mode = 0o755
+            if name == "busybox":
+                member.size = len(content)
+            else:
+                member.type, member.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(member, io.BytesIO(content))
+    with contextlib.closing(docker.from_env().api) as client:
+        name, tag = BASE.split(":")
+        client.import_image_from_data(written.getvalue(), repository=name, tag=tag)
+        yield client
+        client.remove_image(BASE, force=True)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import yaml
 
 from penstock.compile import images, rewrites
 from penstock.compile.errors import PenstockError
-from penstock.compile.targets.local.containers import available
+from tests.compile.machines import BASE
 
 PENSTOCK = Path(sys.executable).with_name("penstock")
 REGISTRY = "europe-docker.pkg.dev/acme/images"
@@ -70,7 +70,7 @@ def repository(tmp_path, project):
     return folder
 
 
-def write_dockerfile(folder: Path, base: str = "python:3.11-slim", run: str = "true") -> None:
+def write_dockerfile(folder: Path, base: str = BASE, run: str = "true") -> None:
     (folder / "containers" / "Dockerfile").write_text(DOCKERFILE.format(base=base, run=run))
 
 
@@ -154,7 +154,7 @@ def test_an_environment_starts_from_the_image_that_its_folder_names_and_the_othe
     # What an option says is for those that name none: another Python would not read their locks.
     chosen = images.Engine(print, base="hardened:1")
     assert [chosen._base_of(each) for each in (one, two)] == ["debian:13", "hardened:1"]
-    assert images.Engine(print)._base_of(two) == "python:3.11-slim"
+    assert images.Engine(print)._base_of(two) == BASE
 
 
 def test_a_base_that_is_no_name_is_refused(repository):
@@ -309,24 +309,17 @@ def test_users_and_passwords_of_a_remote_stay_out_of_labels(repository):
 
 
 @pytest.fixture
-def engine(project, tmp_path, monkeypatch):
+def engine(project, tmp_path, monkeypatch, base):
     """The engine; images that it makes, and logs that it leaves, are removed."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    if reason := available():
-        pytest.skip(reason)
-    import docker
-
-    with contextlib.closing(docker.from_env().api) as client:
-        if not client.images("python:3.11-slim"):
-            pytest.skip("the base image python:3.11-slim is not here")
-        said: list[str] = []
-        with images.Engine(said.append) as engine:
-            engine.said = said
-            yield engine
-        for image in client.images():
-            for tag in image.get("RepoTags") or ():
-                if project in tag or tag.startswith("127.0.0.1:9/"):
-                    client.remove_image(tag, force=True)
+    said: list[str] = []
+    with images.Engine(said.append) as engine:
+        engine.said = said
+        yield engine
+    for image in base.images():
+        for tag in image.get("RepoTags") or ():
+            if project in tag or tag.startswith("127.0.0.1:9/"):
+                base.remove_image(tag, force=True)
 
 
 @pytest.mark.docker

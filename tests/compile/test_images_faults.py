@@ -17,7 +17,7 @@ import pytest
 
 from penstock.compile import container_engine, images
 from penstock.compile.errors import PenstockError
-from tests.compile.machines import MEGABYTE, machine
+from tests.compile.machines import BASE, MEGABYTE, machine
 from tests.compile.test_images import (  # noqa: F401  fixtures
     DIGEST,
     PENSTOCK,
@@ -32,7 +32,6 @@ from tests.compile.test_images import (  # noqa: F401  fixtures
 )
 from tests.conftest import serving
 
-BASE = "python:3.11-slim"
 PASSWORD = "open-sesame"
 # What `htpasswd -nbB -C 5 ada` says of it.
 HTPASSWD = "ada:$2y$05$2bRq7n4FoiLRnosi5lRxR.VS5uK.J1hYiKqjnylN39pQuKMLkHTmi\n"
@@ -136,7 +135,7 @@ def test_a_registry_that_does_not_go_on_is_given_up(repository, engine, monkeypa
         pytest.raises(PenstockError, match=rf"{address}/one: cannot be pushed: no news for 2 s; .*--registry"),
     ):
         engine.push(built, address)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
 
 
 def test_an_image_is_built_where_the_registry_that_may_have_it_stalls(repository, engine, monkeypatch):  # noqa: F811
@@ -145,7 +144,7 @@ def test_an_image_is_built_where_the_registry_that_may_have_it_stalls(repository
     with stalling(greets=True) as (address, _):
         assert engine.build(environment(repository), address).seconds is not None
     assert "one: cannot be had there: no news from its registry for 2 s" in engine.said
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 50
 
 
 def test_a_build_that_says_nothing_is_given_up(repository, engine, monkeypatch):  # noqa: F811
@@ -165,7 +164,7 @@ def test_a_push_ends_on_a_signal_and_leaves_no_digests(repository, engine, numbe
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert asked.wait(60)
+        assert asked.wait(120)
         process.send_signal(number)
         _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + number

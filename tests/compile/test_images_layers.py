@@ -8,22 +8,21 @@ from pathlib import Path
 import pytest
 
 from penstock.compile import images
-from tests.compile.machines import machine
+from tests.compile.machines import BASE, machine
 from tests.compile.test_images import engine, environment, penstock, project, repository  # noqa: F401  fixtures
 
 ROOT = Path(__file__).parents[2]
-BASE = "python:3.11-slim"
 # What is installed differs each time, as byte-code and times do.
-DOCKERFILE = """\
+DOCKERFILE = f"""\
 # How to build it
-ARG BASE_IMAGE=python:3.11-slim
+ARG BASE_IMAGE={BASE}
 
-FROM ${BASE_IMAGE} AS dependencies
+FROM ${{BASE_IMAGE}} AS dependencies
 ARG ENVIRONMENT
-COPY containers/trim.py containers/${ENVIRONMENT}/requirements.lock /
+COPY containers/trim.py containers/${{ENVIRONMENT}}/requirements.lock /
 RUN cat /proc/sys/kernel/random/uuid > /installed
 
-FROM ${BASE_IMAGE} AS wheel
+FROM ${{BASE_IMAGE}} AS wheel
 COPY code.py /code.py
 
 FROM dependencies
