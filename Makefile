@@ -41,7 +41,7 @@ run: $(READY)  ## Train on sample trips: raw files to a registered model, and a 
 	@$(BIN)/penstock run tabular_training -p source='sample-data/taxi-$(ROWS)/*.csv' $(ARGS)
 
 test: $(READY)  ## Run the tests; MARKS='not docker' adds the slow ones and those that need other data
-	@$(BIN)/python -m pytest -q -n auto -m '$(MARKS)' $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m '$(MARKS)' $(ARGS)
 
 lint: $(READY)  ## Style, types, Dockerfile, CI definitions, and generated text that has gone stale
 	@$(BIN)/ruff check .

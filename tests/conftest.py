@@ -14,11 +14,29 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import settings
+
+# With `--hypothesis-profile thorough` tests of random cases take many more of them.
+settings.register_profile("thorough", max_examples=1000)
 
 # A test session started in the background or under nohup ignores these, and so would every process that it starts.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that may take longest, so that no worker is left with one while the others have ended."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        longest[item.path] = max(allowed(item), longest.get(item.path, 0))
+    items.sort(key=lambda item: longest[item.path], reverse=True)
+
+
+def allowed(item: pytest.Item) -> float:
+    """Return the seconds that a test has been given in place of those that all have."""
+    mark = item.get_closest_marker("timeout")
+    return mark.args[0] if mark else 0
 
 
 def shared_folder(*parts: str) -> Path:
