@@ -133,7 +133,7 @@ class Running:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
-    def wait_ready(self, seconds: float = 60) -> None:
+    def wait_ready(self, seconds: float = 180) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.process.poll() is None:
             with contextlib.suppress(OSError):

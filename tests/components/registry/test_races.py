@@ -65,7 +65,7 @@ def check_one_winner(results: list[Outcome], opened: Registry) -> None:
     assert [model.name for model in client.search_registered_models()] == ["tips"]
 
 
-@pytest.mark.parametrize("racers", [8, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("racers", [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_of_racing_registrations_exactly_one_becomes_champion(make_model: Make, tmp_path: Path, racers: int) -> None:
     registry = f"sqlite:///{tmp_path}/new/mlflow.db"  # its tables are not there yet either
     models = [make_model(f"model-{i}", weights=str(i)) for i in range(racers)]
