@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +25,22 @@ _UNFOLDED = 10_000
 def console(stream: TextIO | None = None, *, folded: bool = True) -> Console:
     """Return a console on stdout, or the stream given; one that is not folded leaves long lines to the terminal."""
     file = stream or sys.stdout
-    width = None if folded and file.isatty() else _UNFOLDED
-    return Console(file=file, width=width, highlight=False, soft_wrap=False)
+    if file.isatty():
+        return Console(file=file, width=None if folded else _UNFOLDED, highlight=False, soft_wrap=False)
+    return Console(file=_Unpadded(file), width=_UNFOLDED, highlight=False, soft_wrap=False)  # type: ignore[arg-type]
+
+
+class _Unpadded:
+    """A stream that leaves out the spaces with which tables fill their last column."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._stream.write(re.sub(r"(?m) +$", "", text))
 
 
 def print_json(value: Any) -> None:

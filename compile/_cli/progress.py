@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from penstock.compile.targets.local.events import Changes
 from penstock.compile.targets.local.look import MARKS, seconds_text
-from penstock.compile.targets.local.outline import flat, message, outline, short
+from penstock.compile.targets.local.outline import Names, flat, is_made_up, message, outline, parents, unmet
 from penstock.compile.targets.local.record import RunRecord, State, TaskRecord
 
 if TYPE_CHECKING:
@@ -37,15 +37,27 @@ class Quiet:
 
 
 class Lines:
-    """Writes a line for each change of a task's state."""
+    """Writes a line for each change of a task's state.
+
+    What the compiler made up has one only where it did not succeed, and what is skipped with all around it none.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._changes = Changes()
+        self._names = Names()
+        self._known = 0
 
     def __call__(self, record: RunRecord) -> None:
-        for task in self._changes(record):
-            self.tell(f"{record.seconds:8.1f} s  {task.path}: {_sentence(task)}")
+        self._names.add(record.tasks[self._known :])  # tasks keep their places
+        self._known = len(record.tasks)
+        changed = self._changes(record)
+        skipped = {task.path for task in changed if task.state is State.SKIPPED}
+        for task in changed:
+            inside = task.state is State.SKIPPED and not skipped.isdisjoint(parents(task.path))
+            plain = is_made_up(task) and task.state in (State.RUNNING, State.SUCCEEDED)
+            if not inside and not plain:
+                self.tell(f"{record.seconds:8.1f} s  {self._names.of(task)}: {_sentence(task)}")
 
     def tell(self, line: str) -> None:
         """Write a line of text."""
@@ -146,7 +158,7 @@ def _remark(task: TaskRecord) -> str:
         case State.RUNNING if task.retries:
             return f"attempt {len(task.retries) + 1}, after: {task.retries[-1].removeprefix(f'{task.name}: ')}"
         case State.SKIPPED if task.condition:
-            return f"skipped: not ({short(task.condition)})"
+            return f"skipped: {unmet(task.condition)}"
         case State.FAILED if task.kind != "dag":
             return f"failed: {message(task)}"
         case _:

@@ -74,7 +74,7 @@ def test_list_shows_the_newest_first_with_how_far_each_came(made: Path) -> None:
         ("succeeded", "choosing"),
     ]
     assert [re.search(r"\d/\d", row)[0] for row in rows[:3]] == ["0/2", "0/2", "3/3"]  # type: ignore[index]
-    assert all(re.search(r"  [\d.]+ kB ", row) for row in rows)
+    assert all(re.search(r"  [\d.]+ kB( |$)", row) for row in rows)
     assert rows[3].split()[:2] == ["odd", "unreadable"]
     assert "odd/run.json: not the record of a run: Unterminated string" in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from penstock.compile.targets.local.record import State, TaskRecord
 
+# Names of conditions, loops and exit handlers, as KFP's compiler numbers them.
+_MADE_UP = re.compile(r"(condition|condition-branches|for-loop|exit-handler)-\d+")
 _WRAPPED = re.compile(r"inputs\.parameter_values\['(?:pipelinechannel--)?([^']*)'\]")
 
 
@@ -41,18 +43,60 @@ def flat(forest: Sequence[Outline], depth: int = 0) -> Iterator[tuple[TaskRecord
 
 
 def titles(tasks: Sequence[TaskRecord]) -> dict[str, str]:
-    """Return what to call each task that is no DAG, by path: its own name, in a loop with the iteration behind it.
+    """Return what to call each task that is no DAG, by path, as `Names` has it.
 
-    Where two would be called the same, both go by their paths, but for the one that was not skipped of several.
+    Of several with one name, it is for the one that was not skipped.
     """
-    found = {task.path: title(task.path, task.name) for task in tasks if task.kind != "dag"}
-    taken = {task.path for task in tasks if task.state != State.SKIPPED}
-    times, times_taken = Counter(found.values()), Counter(name for path, name in found.items() if path in taken)
+    tasks = [task for task in tasks if task.kind != "dag"]
+    everywhere, taken = Names(), Names()
+    everywhere.add(tasks)
+    taken.add(task for task in tasks if task.state != State.SKIPPED)
+    return {
+        task.path: everywhere.of(task) if task.state == State.SKIPPED or everywhere.has_own(task) else taken.of(task)
+        for task in tasks
+    }
 
-    def is_plain(path: str, name: str) -> bool:
-        return times[name] == 1 or (path in taken and times_taken[name] == 1)
 
-    return {path: name if is_plain(path, name) else path for path, name in found.items()}
+class Names:
+    """What tasks are called: by their own names, in loops with the iteration behind them, where no other has that name.
+
+    Else by their paths without what the compiler made up; where that is not theirs alone either, by their paths.
+    """
+
+    def __init__(self) -> None:
+        self._titles: Counter[str] = Counter()
+        self._inside: Counter[str] = Counter()
+
+    def add(self, tasks: Iterable[TaskRecord]) -> None:
+        """Take in tasks that have names, too."""
+        for task in tasks:
+            self._titles[title(task.path, task.name)] += 1
+            self._inside[_inside(task)] += 1
+
+    def has_own(self, task: TaskRecord) -> bool:
+        """Return whether a task goes by its own name."""
+        return self._titles[title(task.path, task.name)] == 1
+
+    def of(self, task: TaskRecord) -> str:
+        """Return what a task is called."""
+        if self.has_own(task):
+            return title(task.path, task.name)
+        inside = _inside(task)
+        return inside if self._inside[inside] == 1 and self._titles[inside] != 1 else task.path
+
+
+def _inside(task: TaskRecord) -> str:
+    *around, last = task.path.split(".")
+    if last.isdecimal():
+        return task.path
+    scopes = [scope for scope in around if not (_MADE_UP.fullmatch(scope) or scope.isdecimal())]
+    return title(task.path, ".".join([*scopes, task.name if _MADE_UP.fullmatch(last) else last]))
+
+
+def is_made_up(task: TaskRecord) -> bool:
+    """Return whether a task only stands for a condition, a loop, an iteration or what an exit handler watches."""
+    last = task.path.rpartition(".")[2]
+    return task.kind == "dag" and bool(last.isdecimal() or _MADE_UP.fullmatch(last))
 
 
 def title(path: str, name: str) -> str:
@@ -64,13 +108,14 @@ def title(path: str, name: str) -> str:
     return name if iterations and name.endswith(iterations) else name + iterations
 
 
+def parents(path: str) -> Iterator[str]:
+    """Yield the paths of what may be around a task, the innermost first; names may hold dots of their own."""
+    while path := path.rpartition(".")[0]:
+        yield path
+
+
 def _parent(path: str, known: dict[str, TaskRecord]) -> str:
-    # Names may hold dots of their own.
-    while "." in path:
-        path = path.rpartition(".")[0]
-        if path in known:
-            return path
-    return ""
+    return next((each for each in parents(path) if each in known), "")
 
 
 def _sorted(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
@@ -108,3 +153,10 @@ def message(task: TaskRecord) -> str:
 def short(condition: str) -> str:
     """Return a condition as a person would write it, without the IR's wrapping of names."""
     return _WRAPPED.sub(r"\1", condition)
+
+
+def unmet(condition: str) -> str:
+    """Return what holds where a condition does not, as a person would write it."""
+    text = short(condition)
+    negated = re.fullmatch(r"!\(([^()]*)\)", text)
+    return negated[1] if negated else f"not ({text})"
