@@ -76,7 +76,10 @@ def convert_each_and_show(folder: Path, request: Request, report: Path | None, a
         raise PenstockError(f"{folder}: there is no file *{', *'.join(_SUFFIXES)} in it")
     begin = time.monotonic()
     texts, options = split(request.given), _options(request.options)
-    found = [_one(path, folder, texts, options, request.strict) for path in files]
+    known: set[str] = set()
+    found = [_one(path, folder, texts, options, request.strict, known) for path in files]
+    for name in sorted(texts.keys() - known):
+        print(f"warning: -p {name}: no pipeline in {folder} has it", file=sys.stderr)
     _write_report(report, found)
     if as_json:
         print_json(found)
@@ -86,8 +89,9 @@ def convert_each_and_show(folder: Path, request: Request, report: Path | None, a
 
 
 def _one(
-    path: Path, folder: Path, texts: Mapping[str, str], options: Options | None, strict: bool
+    path: Path, folder: Path, texts: Mapping[str, str], options: Options | None, strict: bool, known: set[str]
 ) -> dict[str, object]:
+    """Return what came of a file, and add the names of its pipeline's inputs to those that are known."""
     from penstock.compile import documents
     from penstock.compile.targets.azureml import convert
 
@@ -98,6 +102,7 @@ def _one(
     except PenstockError as error:
         reason = str(error).removeprefix(f"{path}: ")
         return {"file": name, "state": _BROKEN, "steps": 0, "reasons": [reason], "findings": []}
+    known.update(done.pipeline.inputs)
     state = _REFUSED if done.refused else _WARNED if done.findings else _CONVERTED
     reasons = [str(each) for each in (errors(done.findings) or done.findings)]
     return {"file": name, "state": state, "reasons": reasons, **done.report()}

@@ -69,14 +69,33 @@ def find_source(what: str) -> Source:
         path = Path(what)
         if not path.is_file():
             raise PenstockError(f"{what}: there is no such file")
+        if path.stem == "job":
+            _refuse_job(path)
         return Source(path.stem, "", None, path)
     if what.endswith(".py") or ".py:" in what:
         from penstock.compile.to_kfp import load_function
 
         file, _, name = what.rpartition(":")
         return Source(name, "", load_function(what), Path(file))
-    entry = catalog.find(what)
+    try:
+        entry = catalog.find(what)
+    except PenstockError:
+        if Path(what).is_dir():
+            _refuse_job(Path(what))
+            raise PenstockError(f"{what}: is a folder; name a file in it, or give --each where there is one") from None
+        raise
     return Source(entry.name, entry.package, entry.function, entry.source)
+
+
+def _refuse_job(path: Path) -> None:
+    """Refuse a converted job, as its folder or its job.yml, which is no spec."""
+    from penstock.compile.targets.azureml import convert, emit
+
+    folder = path if path.is_dir() else path.parent
+    if path in (folder, folder / emit.JOB) and (folder / convert.MARK).is_file():
+        raise PenstockError(
+            f"{path}: is a job that was converted for Azure ML: penstock run {path} --target azureml-local"
+        )
 
 
 def compile_all(

@@ -706,7 +706,9 @@ def test_each_shows_a_table_of_what_comes_of_every_file(compiled, tmp_path):
     assert shown.exit_code == 1
     assert "3 files in" in shown.stdout
     assert "1 converted, 1 refused, 1 no pipeline" in shown.stdout
-    found = {each["file"]: each["state"] for each in json.loads(call("--each", folder, "--json").stdout)}
+    given = call("--each", folder, "--json", "-p", "rows=3", "-p", "row=3")
+    assert given.stderr == f"warning: -p row: no pipeline in {folder} has it\n"
+    found = {each["file"]: each["state"] for each in json.loads(given.stdout)}
     assert found == {"none.yaml": "no pipeline", "plain.yaml": "converted", "rich.yaml": "refused"}
 
 

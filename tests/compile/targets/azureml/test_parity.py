@@ -312,13 +312,17 @@ def test_the_command_shows_what_became_of_a_job(compiled, tmp_path):
     assert (record["state"], record["outputs"]) == ("Completed", {"Output": 5})
     assert record["tasks"]["condition-1.give"]["state"] == "SKIPPED"
     shown = call(job)
-    assert "condition-1.give: skipped: not (int(rows) > 5)" in shown.stderr
+    assert "give: skipped: not (int(rows) > 5)" in shown.stderr
     assert shown.stdout.split()[:6] == ["step", "output", "value", "add", "Output", "4"]
     assert "Completed in" in shown.stdout
     assert "condition-1.give" in (Path(record["folder"]) / "report.html").read_text()
     unknown = call(job, "-p", "row=4")
     assert unknown.exit_code == 2
     assert "there is no input row; there are rows" in unknown.stderr
+    for what in (job, job.parent):
+        wrong = CliRunner().invoke(penstock, ["run", str(what)], prog_name="penstock")
+        assert wrong.exit_code == 2
+        assert f"is a job that was converted for Azure ML: penstock run {what} --target azureml-local" in wrong.stderr
     (tmp_path / "job" / "components" / "add.yml").unlink()
     assert "is not sound: components/add.yml is not there" in call(job).stderr
 
