@@ -95,23 +95,26 @@ class BulkComputeEngine(LocalComputeEngine):
     def _stream(self, registry: BaseRegistry, task: MaterializationTask, writer: Writer) -> None:
         view = task.feature_view
         columns = LocalFeatureBuilder(registry, task, PandasBackend()).get_column_info(view)
-        found = self._encoded(task, columns)
+        found = self._formed(task, columns, writer)
         # The next rows are made while the store takes these.
         opened = writer.open(self.repo_config, view, self.online_store)
         with opened as write, closing(found), ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(next, found, None)
-            while rows := coming.result():
+            while batch := coming.result():
                 coming = ahead.submit(next, found, None)
+                count, rows = batch
                 write(rows)
-                self.rows[view.name] += len(rows.keys)
+                self.rows[view.name] += count
 
-    def _encoded(self, task: MaterializationTask, columns: ColumnInfo) -> Generator[Rows, None, None]:
-        """Yield the rows of `_latest` as stores hold them."""
+    def _formed(
+        self, task: MaterializationTask, columns: ColumnInfo, writer: Writer
+    ) -> Generator[tuple[int, Any], None, None]:
+        """Yield the rows of `_latest` as the writer takes them, and how many."""
         view, version = task.feature_view, self.repo_config.entity_key_serialization_version
         kinds = {entity.name: entity.dtype.to_value_type() for entity in view.entity_columns}
         created = columns.created_timestamp_column
         for batch in self._latest(task, columns):
-            yield Rows(
+            rows = Rows(
                 encode.entity_keys({name: batch.column(name) for name in kinds}, kinds, version),
                 {
                     feature.name: encode.values(batch.column(feature.name), feature.dtype.to_value_type())
@@ -120,6 +123,7 @@ class BulkComputeEngine(LocalComputeEngine):
                 encode.instants(batch.column(columns.timestamp_column)),
                 encode.instants(batch.column(created)) if created else None,
             )
+            yield len(rows.keys), writer.form(rows)
 
     def _latest(self, task: MaterializationTask, columns: ColumnInfo) -> Iterator[pa.RecordBatch]:
         """Yield the latest row of each entity in the time range, both ends included, under the names of the view."""

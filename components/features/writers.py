@@ -39,7 +39,7 @@ class Rows:
     created: np.ndarray | None
 
 
-Write = Callable[[Rows], None]
+Write = Callable[[Any], None]
 
 
 _COLUMNS = ("entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts")
@@ -89,26 +89,49 @@ def _seconds(times: np.ndarray | None, rows: int = 0) -> list[int | None]:
 
 @contextlib.contextmanager
 def postgres_writer(config: RepoConfig, view: FeatureView, store: OnlineStore) -> Iterator[Write]:
-    """Yield what writes rows into the view's table of PostgreSQL, by COPY and one INSERT in one transaction a call."""
+    """Yield what writes rows into the view's table of PostgreSQL, by COPY in one transaction a call.
+
+    A table that was empty takes them at once, until it turns out that others write into it, too; else they go into a
+    temporary one first, and from there by one INSERT.
+    """
     from feast.infra.utils.postgres.connection_utils import _get_conn
     from psycopg import sql
+    from psycopg.errors import UniqueViolation
 
-    table = compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
+    columns = sql.SQL(", ".join(_COLUMNS))
+    table = sql.Identifier(
+        compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
+    )
     # Feast writes the column of vectors too, without a value.
-    insert = sql.SQL(
-        f"INSERT INTO {{}} ({', '.join(_COLUMNS)}) SELECT * FROM penstock_rows {_UPSERT}, vector_value = NULL"
-    ).format(sql.Identifier(table))
+    insert = sql.SQL(f"INSERT INTO {{}} ({{}}) SELECT * FROM penstock_rows {_UPSERT}, vector_value = NULL").format(
+        table, columns
+    )
     with _get_conn(config.online_store) as connection:
         connection.execute(
             "CREATE TEMPORARY TABLE penstock_rows (entity_key bytea, feature_name text, value bytea, value_text text, "
             "event_ts timestamp, created_ts timestamp) ON COMMIT DELETE ROWS"
         )
+        # Times go by the clock of the session, in Feast as in an INSERT; COPY takes them for UTC.
+        [(straight,)] = connection.execute(
+            sql.SQL("SELECT NOT EXISTS (SELECT FROM {}) AND current_setting('TimeZone') ~ '^(Etc/)?UTC$'").format(table)
+        )
         connection.commit()
 
-        def write(rows: Rows) -> None:
+        def fill(cursor: Any, target: sql.Identifier, rows: bytes) -> None:
+            with cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(target, columns)) as copy:
+                copy.write(rows)
+
+        def write(rows: bytes) -> None:
+            nonlocal straight
             with connection.transaction(), connection.cursor() as cursor:
-                with cursor.copy("COPY penstock_rows FROM STDIN (FORMAT binary)") as copy:
-                    copy.write(_binary_copy(rows))
+                if straight:
+                    try:
+                        with connection.transaction():
+                            fill(cursor, table, rows)
+                        return
+                    except UniqueViolation:
+                        straight = False
+                fill(cursor, sql.Identifier("penstock_rows"), rows)
                 cursor.execute(insert)
 
         yield write
@@ -236,15 +259,17 @@ class Writer:
     Attributes:
         open: Makes a writer.
         fits: Whether it can, with these settings of the store; where not, Feast's own way is taken.
+        form: Makes of rows what the writer takes, while it writes those before them.
     """
 
     open: Callable[[RepoConfig, FeatureView, Any], contextlib.AbstractContextManager[Write]]
     fits: Callable[[Any], bool]
+    form: Callable[[Rows], Any] = lambda rows: rows
 
 
 WRITERS = {
     "sqlite": Writer(sqlite_writer, _plain_table),
-    "postgres": Writer(postgres_writer, _plain_table),
+    "postgres": Writer(postgres_writer, _plain_table, _binary_copy),
     "redis": Writer(redis_writer, _one_server),
 }
 

@@ -144,11 +144,19 @@ def postgres(postgres_server) -> Callable:
 
     access = {name.removeprefix("POSTGRES_").lower(): value for name, value in postgres_server.items()}
 
+    login = {("dbname" if name == "database" else name): value for name, value in access.items()}
+
+    def table(store: FeatureStore) -> str:
+        return f"{store.config.online_store.db_schema}.bulk_activity"
+
     def contents(store: FeatureStore) -> list:
-        login = {("dbname" if name == "database" else name): value for name, value in access.items()}
         with psycopg.connect(**login) as connection:
-            schema = store.config.online_store.db_schema
-            return sorted(connection.execute(f"SELECT * FROM {schema}.bulk_activity").fetchall(), key=str)
+            return sorted(connection.execute(f"SELECT * FROM {table(store)}").fetchall(), key=str)
+
+    def copy(source: FeatureStore, target: FeatureStore, feature: str) -> None:
+        with psycopg.connect(**login) as connection:
+            rows = f"SELECT * FROM {table(source)} WHERE feature_name = %s"
+            connection.execute(f"INSERT INTO {table(target)} {rows}", [feature])
 
     def settings(number: int) -> dict:
         return {
@@ -159,7 +167,7 @@ def postgres(postgres_server) -> Callable:
             "db_schema": f"schema_{os.getpid()}_{number}",
         }
 
-    settings.contents = contents
+    settings.contents, settings.copy = contents, copy
     return settings
 
 
@@ -204,6 +212,30 @@ def test_redis_is_written_as_its_settings_say(tmp_path, redis, more):
 
 def test_postgres_holds_what_feast_writes(tmp_path, postgres):
     compare(tmp_path, postgres, postgres.contents, "file")
+
+
+def test_postgres_holds_the_times_of_feast_by_another_clock(tmp_path, postgres, monkeypatch):
+    monkeypatch.setenv("PGTZ", "America/New_York")
+    compare(tmp_path, lambda number: postgres(number + 2), postgres.contents, "file")
+
+
+def test_postgres_takes_rows_that_another_run_has_written_since_the_table_was_empty(tmp_path, postgres, monkeypatch):
+    small = {"materialization": {"online_write_batch_size": 50}}
+    plain, bulk = store_of(tmp_path / "plain", postgres(5)), store_of(tmp_path / "bulk", postgres(6), **small)
+    plain.materialize(NOON, NOON + HOUR, ["activity"])
+    keys, calls = encode.entity_keys, []
+
+    def beside_another(*given: object) -> list[bytes]:
+        calls.append(given)
+        if len(calls) == 1:
+            postgres.copy(plain, bulk, "text")
+        return keys(*given)
+
+    monkeypatch.setattr(encode, "entity_keys", beside_another)
+    materialize(bulk, ["activity"], NOON + HOUR, start=NOON)
+
+    assert len(calls) > 2
+    assert postgres.contents(plain) == postgres.contents(bulk)
 
 
 def test_feast_itself_writes_in_bulk_where_the_repository_says_so(tmp_path):
