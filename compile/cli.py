@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +31,9 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except PenstockError as error:
             raise _Failure(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("stopped by SIGINT", err=True)
+            ctx.exit(128 + signal.SIGINT)
 
 
 def main() -> None:

@@ -172,6 +172,15 @@ def test_mistakes_are_told_without_a_traceback_and_leave_nothing(
     assert not (tmp_path / "penstock-out").exists()
 
 
+def test_ctrl_c_is_told_as_shells_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("penstock.compile._cli.sources.find_source", pressed)
+    result = call("describe", "train")
+    assert (result.exit_code, result.stderr) == (130, "stopped by SIGINT\n")
+
+
 def test_parameters_that_do_not_parse_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     for text, problem in (("a: [", "neither YAML nor JSON"), ("- 1", "expected names and values")):
