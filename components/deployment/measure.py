@@ -223,6 +223,8 @@ def read_log(folder: Path, since: datetime.datetime) -> pa.Table:
         try:
             if file.stat().st_mtime >= since.timestamp():
                 tables.append(_answers(file, since))
+        except FileNotFoundError:
+            continue  # the server keeps no more of them
         except (OSError, pa.ArrowException) as error:
             raise Unreachable(f"its request log cannot be read: {error}") from None
     return pa.concat_tables(tables) if tables else _NOTHING

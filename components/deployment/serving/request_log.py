@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
+import math
 import os
 import secrets
 import sys
@@ -190,8 +191,13 @@ def _own_name(name: str, signature: Signature) -> str:
     return name
 
 
-def into_folder(folder: Path) -> Store:
-    """Return what writes files into a folder: under another name first, so that readers see whole ones."""
+def into_folder(folder: Path, keep_bytes: int = 0, keep_days: float = 0.0) -> Store:
+    """Return what writes files into a folder: under another name first, so that readers see whole ones.
+
+    Args:
+        keep_bytes: Bytes of all files, beyond which the oldest are removed; 0: none are.
+        keep_days: Age at which a file is removed; 0: none is.
+    """
 
     def store(name: str, content: bytes) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -206,5 +212,19 @@ def into_folder(folder: Path) -> Store:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
             raise
+        if keep_bytes or keep_days:
+            with contextlib.suppress(OSError):  # what cannot be removed now is next time
+                _clear(folder, keep_bytes or math.inf, keep_days or math.inf)
 
     return store
+
+
+def _clear(folder: Path, keep_bytes: float, keep_days: float) -> None:
+    """Remove files of the log, the oldest first, that are older than so many days or do not fit in so many bytes."""
+    oldest, size = time.time() - keep_days * 86400, 0
+    # Their names begin with when they were written; the one that was just now stays, however large.
+    for place, file in enumerate(sorted(folder.glob("part-*.parquet"), reverse=True)):
+        found = file.stat()
+        size += found.st_size
+        if place and (size > keep_bytes or found.st_mtime < oldest):
+            file.unlink(missing_ok=True)

@@ -81,7 +81,7 @@ class Server:
         self._settings, self._token, self._tell = settings, token, tell
         self._metrics = Metrics()
         self._pool = ThreadPoolExecutor(settings.workers, "predict")
-        self._store = _store(settings.log)
+        self._store = _store(settings)
         self._log: RequestLog | None = None
         self._answering: served.Answering | None = None
         self._described: bytes | None = None
@@ -426,10 +426,17 @@ def exit_now(code: int) -> None:
     os._exit(code)
 
 
-def _store(place: str) -> Store | None:
-    if not place:
+def _store(settings: Settings) -> Store | None:
+    if not settings.log:
         return None
-    return buckets.into_bucket(place) if buckets.is_bucket(place) else into_folder(Path(place).expanduser())
+    if not buckets.is_bucket(settings.log):
+        return into_folder(Path(settings.log).expanduser(), settings.log_keep_bytes, settings.log_keep_days)
+    if settings.log_keep_bytes or settings.log_keep_days:
+        raise UserError(
+            COMPONENT, "PENSTOCK_LOG", f"{settings.log} is a bucket, and only folders are cleared from here",
+            "Give the bucket a lifecycle rule, and leave PENSTOCK_LOG_KEEP_BYTES and PENSTOCK_LOG_KEEP_DAYS out",
+        )  # fmt: skip
+    return buckets.into_bucket(settings.log)
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -46,6 +46,8 @@ class Settings:
         log_rows: Rows after which a file of the log is written.
         log_seconds: Seconds after which a file of the log is written.
         log_bytes: Bytes of requests that may wait to be written; what comes on top of them is not logged.
+        log_keep_bytes: Bytes of the log's files in its folder, of which the oldest go when there are more; 0: all stay.
+        log_keep_days: Days after which a file of the log goes; 0: all stay.
     """
 
     model: str = _setting(MOUNTED, *MODEL_VARIABLES)
@@ -69,6 +71,8 @@ class Settings:
     log_rows: int = _setting(10_000, "PENSTOCK_LOG_ROWS", least=1)
     log_seconds: float = _setting(60.0, "PENSTOCK_LOG_SECONDS", least=0.001)
     log_bytes: int = _setting(32 << 20, "PENSTOCK_LOG_BYTES", least=1)
+    log_keep_bytes: int = _setting(0, "PENSTOCK_LOG_KEEP_BYTES", least=0)
+    log_keep_days: float = _setting(0.0, "PENSTOCK_LOG_KEEP_DAYS", least=0)
 
     @classmethod
     def read(cls, environment: Mapping[str, str], **given: Any) -> Settings:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import resource
 import threading
 import time
@@ -10,11 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from penstock.components._shared.errors import UserError
 from penstock.components.deployment.serving import payloads
 from penstock.components.deployment.serving.metrics import Metrics
 from penstock.components.deployment.serving.payloads import PROTOCOLS
 from penstock.components.deployment.serving.request_log import Entry, RequestLog, into_folder
 from penstock.components.deployment.serving.served import Answering
+from penstock.components.deployment.serving.server import _store
+from penstock.components.deployment.serving.settings import Settings
 from tests.components.deployment.conftest import row, serving
 
 
@@ -161,6 +165,38 @@ def test_a_sample_is_a_share_of_the_requests(loaded, open_log, tmp_path):
         answering.answer(PROTOCOLS["vertex"], payloads.JSON, body, str(number))
     log.close(10)
     assert 25 <= sum(pq.read_metadata(part).num_rows for part in parts(tmp_path)) <= 100
+
+
+def test_the_oldest_files_go_once_there_are_too_many_or_they_are_too_old(open_log, tmp_path):
+    kept = into_folder(tmp_path / "few", keep_bytes=250)
+    for number in range(1, 6):
+        kept(f"part-20260101T00000{number}-a-0000{number}.parquet", b"x" * 100)
+    assert [file.name for file in parts(tmp_path / "few")] == [
+        "part-20260101T000004-a-00004.parquet", "part-20260101T000005-a-00005.parquet",
+    ]  # fmt: skip
+    kept("part-20260101T000006-a-00006.parquet", b"x" * 1000)
+    assert [file.name for file in parts(tmp_path / "few")] == ["part-20260101T000006-a-00006.parquet"]
+    (tmp_path / "few" / "notes.parquet").write_bytes(b"x" * 1000)
+    young = into_folder(tmp_path / "few", keep_days=2)
+    old = tmp_path / "few" / "part-20250101T000000-b-00001.parquet"
+    old.write_bytes(b"x")
+    os.utime(old, (time.time() - 3 * 86400,) * 2)
+    young("part-20260101T000007-a-00007.parquet", b"x")
+    assert sorted(file.name[:20] for file in parts(tmp_path / "few")) == [
+        "notes.parquet", "part-20260101T000006", "part-20260101T000007",
+    ]  # fmt: skip
+
+
+def test_a_server_keeps_no_more_of_its_log_than_it_is_told_and_nobody_clears_a_bucket_from_here(models, tmp_path):
+    log = tmp_path / "log"
+    given = {"PENSTOCK_LOG": str(log), "PENSTOCK_LOG_ROWS": "1", "PENSTOCK_LOG_KEEP_BYTES": "1"}
+    with serving(models("xgboost-binary"), **given) as server:
+        for number in range(5):
+            assert server.post("/predict", {"instances": [row(number)]})[0] == 200
+        wait_for(lambda: server.metric('penstock_log_rows_total{outcome="written"}') == 5)
+    assert len(parts(log)) == 1
+    with pytest.raises(UserError, match="PENSTOCK_LOG: gs://logs/x is a bucket, and only folders are cleared from"):
+        _store(Settings(log="gs://logs/x", log_keep_days=3.0))
 
 
 def full_disk() -> None:
