@@ -33,8 +33,8 @@ ANSWER = 30.0  # seconds for it to answer
 DRAIN = 30.0  # seconds for it to end
 # What the backend sets itself; see docs/serving.md.
 _OURS = {"PENSTOCK_HOST": "127.0.0.1", "PENSTOCK_PORT": "0", "PENSTOCK_DRAIN_DELAY_SECONDS": "1"}
-# A file of the log is written soon, for a rollout reads it.
-_DEFAULTS = {"PENSTOCK_LOG_SECONDS": "10"}
+# A file of the log is written soon, for a rollout reads it; and nobody else clears the log.
+_DEFAULTS = {"PENSTOCK_LOG_SECONDS": "10", "PENSTOCK_LOG_KEEP_BYTES": str(1 << 30)}
 _LISTENING = re.compile(r"^serving: listening on http://.*:(\d+)$", re.MULTILINE)
 
 
@@ -120,33 +120,82 @@ class Local:
         with self._version_lock(endpoint, version):
             self._sweep(endpoint, version)
             folder = self._folder(endpoint) / "versions" / version
-            server = Process(folder / "server")
             known = self._book(endpoint).read()
             before = known.versions.get(version) if known else None
-            token = before.token if before else self._token
+            created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            wanted = before or Deployed(model.digest, model.uri, created, 0, self._token, dict(self._settings))
             try:
-                if not server.runs():
-                    self._copy(model.folder, folder / "model")
-                    server.start(
-                        [sys.executable, "-P", "-m", "penstock.components.deployment.serving", str(folder / "model")],
-                        self._environment(endpoint, version, folder, token),
-                    )
-                port = self._wait_ready(server, token)
+                self._copy(model.folder, folder / "model")
+                return self._serving(endpoint, version, wanted)
             except BaseException:
                 if before is None:
-                    server.stop()
+                    self._server(endpoint, version).stop()
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
-            with self._changing(endpoint) as now:
-                state = now or State(endpoint, self._host, self._port)
-                if version not in state.versions or state.versions[version].port != port:
-                    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                    deployed = Deployed(model.digest, model.uri, created, port, token)
-                    # A server that was started anew has another port: the proxy has to hear of it.
-                    routed = state.routed if before is None else -1
-                    state = replace(state, versions={**state.versions, version: deployed}, routed=routed)
-                    self._book(endpoint).write(state)
-                return _seen(self._routed(state))
+
+    def revive(self, endpoint: str) -> list[str]:
+        """Start what has ended of an endpoint: servers by the settings that they had, its proxy where that was.
+
+        Returns:
+            The versions whose servers were started.
+
+        Raises:
+            UserError: There is no such endpoint, or something of it does not start; all else was tried, too.
+        """
+        proxy.program(self._component)
+        state = self._book(endpoint).read()
+        if state is None:
+            raise UserError(self._component, "endpoint", f"there is no {endpoint} in {self._root}", "See what is there")
+        started, problems = [], []
+        for version in state.versions:
+            try:
+                if self._revived(endpoint, version):
+                    started.append(version)
+            except UserError as error:
+                problems.append(error)
+        self.get(endpoint)
+        if problems:
+            raise problems[0]
+        return started
+
+    def _revived(self, endpoint: str, version: str) -> bool:
+        """Return whether the server of a version had ended and was started anew."""
+        state = self._book(endpoint).read()
+        if state is None or version not in state.versions or self._server(endpoint, version).runs():
+            return False
+        with self._version_lock(endpoint, version):
+            state = self._book(endpoint).read()
+            if state is None or version not in state.versions or self._server(endpoint, version).runs():
+                return False
+            self._serving(endpoint, version, state.versions[version])
+            return True
+
+    def _serving(self, endpoint: str, version: str, wanted: Deployed) -> Endpoint:
+        """Let a process serve a version, and the proxy know where. The caller holds the version."""
+        folder = self._folder(endpoint) / "versions" / version
+        server = Process(folder / "server")
+        if not server.runs():
+            if not (folder / "model").is_dir():
+                raise UserError(
+                    self._component,
+                    "version",
+                    f"{version} of {endpoint} has ended, and its copy of the model is gone",
+                    "Deploy the model again",
+                )
+            server.start(
+                [sys.executable, "-P", "-m", "penstock.components.deployment.serving", str(folder / "model")],
+                self._environment(endpoint, version, folder, wanted),
+            )
+        port = self._wait_ready(server)
+        with self._changing(endpoint) as now:
+            state = now or State(endpoint, self._host, self._port)
+            before = state.versions.get(version)
+            if before is None or before.port != port:
+                # A server that was started anew has another port: the proxy has to hear of it.
+                routed = state.routed if before is None else -1
+                versions = {**state.versions, version: replace(wanted, port=port)}
+                state = self._book(endpoint).write(replace(state, versions=versions, routed=routed))
+            return _seen(self._routed(state))
 
     def smoke(self, endpoint: str, version: str, model: Candidate) -> list[dict[str, Any]]:
         """Ask the version's own port; see Backend."""
@@ -159,7 +208,9 @@ class Local:
         return predictions
 
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int], shadow: str, generation: str) -> Endpoint:
-        """Write it down and tell the proxy; see Backend."""
+        """Write it down and tell the proxy; see Backend. Servers that have ended are started anew before."""
+        for version in (*traffic, *([shadow] if shadow else [])):
+            self._revived(endpoint, version)
         with self._changing(endpoint) as state:
             if state is None or str(state.generation) != generation:
                 raise Changed(f"{endpoint} has changed")
@@ -271,22 +322,22 @@ class Local:
                 "Make room there",
             ) from None
 
-    def _environment(self, endpoint: str, version: str, folder: Path, token: str) -> dict[str, str]:
+    def _environment(self, endpoint: str, version: str, folder: Path, wanted: Deployed) -> dict[str, str]:
         ours = {
             **_OURS,
             "PENSTOCK_MODEL_NAME": endpoint,
             "PENSTOCK_MODEL_VERSION": version,
             "PENSTOCK_LOG": str(folder / "requests"),
-            "PENSTOCK_TOKEN": token,
+            "PENSTOCK_TOKEN": wanted.token,
             # The declarations of components, which need all of KFP, are not imported.
             "_KFP_RUNTIME": "true",
         }
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "AIP_", "KFP_"))
         }
-        return {**inherited, **_DEFAULTS, **self._settings, **ours}
+        return {**inherited, **_DEFAULTS, **wanted.settings, **ours}
 
-    def _wait_ready(self, server: Process, token: str) -> int:
+    def _wait_ready(self, server: Process) -> int:
         """Return the port of a server once it is ready."""
         end = time.monotonic() + self._ready_seconds
         while time.monotonic() < end and server.runs():

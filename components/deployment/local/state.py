@@ -27,6 +27,7 @@ class Deployed:
         model: Where the model came from, to be shown.
         port: That its server listens on.
         token: Reference to the bearer token that it asks for; empty: it asks for none.
+        settings: Variables of the server.
     """
 
     digest: str
@@ -34,6 +35,7 @@ class Deployed:
     created: str
     port: int
     token: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from penstock.components._shared.model import KIND
 from penstock.components._shared.sealed import MANIFEST, seal, unseal
 from penstock.components.deployment import deploy as module
 from penstock.components.deployment.deploy import deploy, set_traffic, undeploy
+from penstock.components.deployment.local import __main__ as local
 from penstock.components.deployment.local import proxy
 from penstock.components.deployment.serving.served import Served
 from tests.components.deployment.conftest import row
@@ -238,6 +239,30 @@ def test_a_server_or_a_proxy_that_has_died_is_started_anew_at_the_same_address(s
     assert ask(again.url)[2] == first.version
 
 
+def test_after_a_restart_of_the_machine_one_command_starts_all_at_the_addresses_they_had(standing, capsys):
+    state, options, first, second = standing
+    backend = at(state)
+    assert local.main([str(state)]) == 0
+    assert f"{NAME} at {first.url}: nothing of it had ended" in capsys.readouterr().out
+    set_traffic(endpoint=NAME, traffic={first.version: 60, second.version: 40}, options=options)
+    processes = [backend._server(NAME, each.version) for each in (first, second)]
+    for each in (*processes, backend._proxy(NAME)):
+        os.kill(each.pid(), signal.SIGKILL)
+        while each.runs():
+            time.sleep(0.01)
+    assert local.main([str(state), NAME]) == 0
+    told = capsys.readouterr().out
+    assert f"{NAME} at {first.url}: started " in told
+    assert {first.version, second.version} <= set(told.split("started ")[1].strip().split(", "))
+    assert {ask(first.url)[2] for _ in range(40)} == {first.version, second.version}
+    assert backend.get(NAME).traffic == {first.version: 60, second.version: 40}
+    assert local.main([str(state), "other"]) == 65
+    assert "local: endpoint: there is no other in " in capsys.readouterr().err
+    assert local.main([str(state / "nothing")]) == 65
+    assert "nothing has no endpoints. Deploy one first." in capsys.readouterr().err
+    set_traffic(endpoint=NAME, traffic={first.version: 100}, options=options)
+
+
 def test_a_version_and_an_endpoint_are_removed_with_all_they_had(standing):
     state, options, first, second = standing
     with Load(first.url) as load:
@@ -277,6 +302,17 @@ def test_a_token_is_asked_for_by_the_server_and_known_to_deploy(options, models,
     first = deploy(models("lightgbm-binary"), endpoint=NAME, options=given)
     with pytest.raises(urllib.request.HTTPError, match="401"):
         ask(first.url)
+    # One that is started anew is told what it was told at first.
+    backend = at(tmp_path / "endpoints")
+    server = backend._server(NAME, first.version)
+    os.kill(server.pid(), signal.SIGKILL)
+    while server.runs():
+        time.sleep(0.01)
+    assert backend.revive(NAME) == [first.version]
+    with pytest.raises(urllib.request.HTTPError, match="401"):
+        ask(first.url)
+    with open(f"/proc/{server.pid()}/environ", "rb") as file:
+        assert b"PENSTOCK_THREADS=1" in file.read().split(b"\0")
     said = "".join(
         path.read_text(errors="replace")
         for path in (tmp_path / "endpoints").rglob("*")
