@@ -195,6 +195,7 @@ class _Look:
         window: What happened since, likewise.
         unreachable: Looks in a row at which the new version did not answer.
         problem: Why it did not.
+        silent: Looks in a row at which the current version did not.
         points: Numbers over time, for the plots.
     """
 
@@ -203,6 +204,7 @@ class _Look:
     window: dict[str, Reading] = field(default_factory=dict)
     unreachable: int = 0
     problem: str = ""
+    silent: int = 0
     points: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -248,8 +250,11 @@ class _Rollout:
             first = self._begin(unfinished)
             if first is None:
                 return
+            has = self.before.get(self._version, 0)
             for place in range(first, len(self._demands.plan)):
-                self._step(place)
+                # A version that has traffic already loses none of it on the way, and needs no shadow's copies.
+                if not has or not self._demands.plan[place].judged or self._demands.plan[place].share > has:
+                    self._step(place)
             self.returns = True
             self._end("promoted", self._verdict())
         except _Failed as failure:
@@ -321,6 +326,8 @@ class _Rollout:
                 self._move({self._version: 100}, "")
             self._end("unchanged", f"{self._version} is the only version with traffic")
             return None
+        if has := self.before.get(self._version):
+            self.notes.append(f"{self._version} has {has} % of the traffic already, and goes on from there")
         return 0
 
     def _take(self) -> dict[str, Any] | None:
@@ -390,7 +397,8 @@ class _Rollout:
         step = self._demands.plan[place]
         self._claim["step"] = place
         shadow = self._version if step.shadow else ""
-        self._move(_shares(self.before, self._version, step.share), shadow)
+        share = step.share if step.judged else max(step.share, self.before.get(self._version, 0))
+        self._move(_shares(self.before, self._version, share), shadow)
         began, look, lost = time.monotonic(), self._first_look(), ""
         hold = self._demands.hold
         while True:
@@ -438,9 +446,15 @@ class _Rollout:
                 if name == "new":
                     look.unreachable += 1
                     look.problem = str(error)
+                else:
+                    look.silent += 1
+                    if look.silent == UNREACHABLE:
+                        self.notes.append(f"{version}, the version before, does not answer: {error}")
                 continue
             if name == "new":
                 look.unreachable = 0
+            else:
+                look.silent = 0
             look.window[name] = measure.between(look.before[name], counted)
         point = {"seconds": seconds}
         for name, window in look.window.items():

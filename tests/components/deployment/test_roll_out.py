@@ -286,6 +286,41 @@ def rolling(versions, tmp_path, backend=None, **given):
     return work
 
 
+def test_a_version_that_has_traffic_goes_on_from_there(versions, endpoint, go):
+    old, good = versions["old"], versions["good"]
+    for strategy, steps in (("canary", [50, 100]), ("blue_green", [0, 100]), ("shadow", [100])):
+        set_traffic(endpoint=NAME, traffic={old: 70, good: 30}, options={"state": str(versions["state"])})
+        with Load(versions["url"]) as load, Watch(endpoint, NAME) as watch:
+            result, history = go(strategy=strategy)
+        assert (result.promoted, load.failed) == (True, {})
+        assert [step["share"] for step in history["steps"]] == steps
+        assert all(traffic[good] >= 30 for traffic in watch.seen)
+        assert history["notes"] == [f"{good} has 30 % of the traffic already, and goes on from there"]
+        assert history["before"] == {old: 70, good: 30}
+
+
+def test_servers_that_have_ended_are_started_anew_before_they_get_traffic(versions, endpoint, go):
+    options = {"state": str(versions["state"])}
+    for name in ("old", "good"):
+        os.kill(endpoint._server(NAME, versions[name]).pid(), signal.SIGKILL)
+        while endpoint._server(NAME, versions[name]).runs():
+            time.sleep(0.01)
+    set_traffic(endpoint=NAME, traffic={versions["old"]: 100}, options=options)
+    with Load(versions["url"]) as load:
+        result, history = go(steps=[50, 100])
+    assert (result.promoted, load.failed, history["notes"]) == (True, {}, [])
+
+
+def test_a_version_before_that_ends_on_the_way_is_told(versions, endpoint, go):
+    server = endpoint._server(NAME, versions["old"])
+    child = forked(lambda: (time.sleep(0.5), os.kill(server.pid(), signal.SIGKILL)))
+    with Load(versions["url"]):
+        result, history = go(steps=[50, 100], hold={"seconds": 3, "requests": 100_000})
+    assert ended(child) == 0
+    assert result.promoted
+    assert f"{versions['old']}, the version before, does not answer: it does not answer" in history["notes"][0]
+
+
 def test_of_rollouts_that_race_one_goes_on_and_the_others_are_refused(versions, endpoint, tmp_path, capfd):
     with Load(versions["url"]) as load, Watch(endpoint, NAME) as watch:
         children = [forked(rolling(versions, tmp_path)) for _ in range(6)]
@@ -391,15 +426,18 @@ def test_traffic_that_cannot_be_set_back_is_left_as_it_is_and_the_next_rollout_b
         os.kill(endpoint._server(NAME, versions["old"]).pid(), signal.SIGKILL)
         while endpoint._server(NAME, versions["old"]).runs():
             time.sleep(0.01)
+        shutil.rmtree(versions["state"] / NAME / "versions" / versions["old"] / "model")
         try:
             with pytest.raises(UserError) as failed:
                 go(unfinished="roll_back")
         finally:
             deploy(models("lightgbm-regression"), endpoint=NAME, options=options)
-        assert f"traffic cannot be set back: {versions['old']} of {NAME} does not run" in str(failed.value)
+        problem = f"{versions['old']} of {NAME} has ended, and its copy of the model is gone"
+        assert f"traffic cannot be set back: {problem}" in str(failed.value)
         assert endpoint.get(NAME).traffic == left
         result, history = go(steps=[60, 100])
-    assert (result.promoted, history["before"], history["notes"]) == (True, left, [])
+    assert (result.promoted, history["before"], len(history["notes"])) == (True, left, 1)
+    assert "has 25 % of the traffic already" in history["notes"][0]
 
 
 def test_a_rollout_of_another_machine_is_dead_when_it_has_long_given_no_sign(versions, endpoint, go, monkeypatch):
