@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import functools
 import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import requests
 from azure.ai.ml import MLClient
+from azure.ai.ml._utils import _asset_utils, _azureml_polling
 from azure.ai.ml.exceptions import MlException
 from azure.core.exceptions import (
     ClientAuthenticationError,
     HttpResponseError,
+    ResourceNotFoundError,
     ServiceRequestError,
     ServiceResponseError,
 )
@@ -24,11 +28,14 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import DefaultAzureCredential
 from marshmallow.exceptions import ValidationError
 
-from penstock.components._shared.clouds.calls import CALL, Failure
+from penstock.components._shared.clouds.calls import CALL, Calls, Failure
 from penstock.components._shared.errors import UserError
 
 # Its remarks on classes that it calls experimental would go into every step's log.
 logging.getLogger("azure.ai.ml._utils._experimental").addHandler(logging.NullHandler())
+# So would a dot for each look at what is being made, and the bars of uploads.
+_azureml_polling.print = lambda *_, **__: None
+_asset_utils.tqdm = functools.partial(_asset_utils.tqdm, disable=True)
 
 T = TypeVar("T")
 
@@ -44,6 +51,7 @@ VARIABLES = {
 }
 NAME = re.compile(r"[a-zA-Z][-a-zA-Z0-9]{1,30}[a-zA-Z0-9]")  # of endpoints and deployments
 CONNECT = 10.0  # seconds that a connection may take
+POLL = 1.0  # seconds between two looks at what another is making
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -74,7 +82,8 @@ def connect(options: Mapping[str, Any], refuse: Callable[[str, str], UserError])
             place["subscription"],
             place["resource_group"],
             place["workspace"],
-            show_progress=False,
+            # Without bars it does not look whether a file could be uploaded, and waits for ever for one that could not.
+            show_progress=True,
             enable_telemetry=False,
             transport=_Limited(),
             retry_total=0,  # whoever calls asks again, and knows when not to
@@ -104,8 +113,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
 
     def run() -> None:
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # where the client draws dots
-                outcome.append(work())
+            outcome.append(work())
         except BaseException as error:
             errors.append(error)
 
@@ -117,6 +125,80 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     return outcome[0]
+
+
+@dataclass(frozen=True)
+class Works:
+    """Works of many calls each, such as an upload, or to make something and wait for it.
+
+    Attributes:
+        seconds: That each may take.
+    """
+
+    calls: Calls
+    seconds: float
+
+    def __call__(self, what: str, work: Callable[[], T]) -> T:
+        """Return what a work comes to, begun anew after passing faults.
+
+        Args:
+            what: As Calls has it.
+
+        Raises:
+            UserError: The service refuses, does not answer, or takes longer.
+        """
+        end = time.monotonic() + self.seconds
+
+        def attempt(seconds: float) -> T:
+            try:
+                return within(max(1.0, end - time.monotonic()), work)
+            except TimeoutError:
+                if time.monotonic() < end:
+                    raise
+                raise self.calls.refusal(f"cannot {what} within {self.seconds:g} s", "Look at it there") from None
+
+        return self.calls(what, attempt)
+
+    def ensure(self, what: str, there: Callable[[], object], make: Callable[[], object]) -> None:
+        """Let something be there: made where it is not, by one of those who make it at the same time.
+
+        Args:
+            there: Raises ResourceNotFoundError where it is not there, or not whole.
+            make: Makes it, or goes on with what was begun.
+        """
+        end = time.monotonic() + self.seconds
+
+        def attempt() -> None:
+            while True:
+                try:
+                    there()
+                    return
+                except ResourceNotFoundError:
+                    pass
+                try:
+                    make()
+                    return
+                except Exception as error:
+                    # Another makes it, or uploads the same files. Where that one has ended, the next attempt mends it.
+                    found = failure(error)
+                    if found is None or found.status != 409 or time.monotonic() > end:
+                        raise
+                    time.sleep(POLL)
+
+        self(what, attempt)
+
+    def ensure_gone(self, what: str, delete: Callable[[], Any]) -> None:
+        """Let something be gone.
+
+        Args:
+            delete: Begins to delete it.
+        """
+
+        def attempt() -> None:
+            with contextlib.suppress(ResourceNotFoundError):
+                delete().result()
+
+        self(what, attempt)
 
 
 def failure(error: Exception) -> Failure | None:

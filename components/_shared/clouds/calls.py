@@ -74,19 +74,23 @@ class Calls:
 
         Args:
             what: What it does, as an error says it after "cannot".
-            call: Is given the seconds that it may take.
+            call: Is given the seconds that it may take; one that takes longer, such as to wait for something that is
+                being made, has its patience anew when it fails then.
 
         Raises:
             UserError: The service refuses, or does not answer.
         """
         end, pauses = time.monotonic() + patience, Pauses()
         while True:
+            began = time.monotonic()
             try:
-                return call(max(1.0, min(CALL, end - time.monotonic())))
+                return call(max(1.0, min(CALL, end - began)))
             except Exception as error:
                 failure = self.service.failure(error)
                 if failure is None:
                     raise
+                if time.monotonic() - began > 2 * CALL:
+                    end, pauses = time.monotonic() + patience, Pauses()
                 pause = pauses.next(failure)
                 if not failure.passing or time.monotonic() + pause > end:
                     remedy = "Try again later" if failure.passing else "Correct the cause, then run the step again"

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import requests
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import aiplatform, storage
-from google.cloud.aiplatform import initializer
+from google.cloud import aiplatform, aiplatform_v1, storage
+from google.cloud.aiplatform import initializer, utils
 
 from penstock.components._shared.clouds.calls import Failure
+from penstock.components._shared.clouds.jobs import DONE, FAILED, GONE, WAITING, Job
 
 OPTIONS = {
     "project": "Project. Without it: the environment's.",
     "location": "Region. Without it: the environment's.",
+}
+STATES = {
+    "JOB_STATE_SUCCEEDED": DONE,
+    "JOB_STATE_PARTIALLY_SUCCEEDED": DONE,
+    "JOB_STATE_FAILED": FAILED,
+    "JOB_STATE_EXPIRED": FAILED,
+    "JOB_STATE_CANCELLED": GONE,
+    "JOB_STATE_CANCELLING": GONE,
 }
 
 
@@ -56,3 +65,60 @@ def failure(error: Exception) -> Failure | None:
     if isinstance(error, GoogleAuthError):
         return Failure(f"no credentials ({error})", 401)
     return None
+
+
+class LabelledJobs:
+    """Jobs of one kind; see jobs.JobService.
+
+    Attributes:
+        kind: As names of calls have it, such as "batch_prediction_job".
+        message_type: Of a job.
+        label: Key of the label by which a job is known.
+        parent: Resource name of the location.
+    """
+
+    name = "Vertex AI"
+    kind: ClassVar[str]
+    message_type: ClassVar[str]
+    label: ClassVar[str]
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.parent = connect(options)
+        self._client = client(utils.JobClientWithOverride)
+
+    def message(self, label: str) -> dict[str, Any]:
+        """Return a new job, as the API takes it."""
+        raise NotImplementedError
+
+    def jobs(self, label: str, seconds: float) -> Sequence[Job]:
+        request = {"parent": self.parent, "filter": f'labels.{self.label}="{label}"'}
+        found = list(self._call("list", seconds, "s", request=request, retry=None))
+        return [_job(each) for each in sorted(found, key=lambda each: (each.create_time, each.name))]
+
+    def create(self, label: str, attempt: int, seconds: float) -> str:
+        message = getattr(aiplatform_v1, self.message_type)(self.message(label))
+        return str(self._call("create", seconds, parent=self.parent, **{self.kind: message}).name)
+
+    def job(self, name: str, seconds: float) -> Job:
+        return _job(self.found(name, seconds))
+
+    def found(self, name: str, seconds: float) -> Any:
+        """Return a job as the API tells of it."""
+        return self._call("get", seconds, name=name, retry=None)
+
+    def cancel(self, name: str, seconds: float) -> None:
+        try:
+            self._call("cancel", seconds, name=name, retry=None)
+        except GoogleAPICallError as error:
+            if error.code != 400:  # it is over
+                raise
+
+    def failure(self, error: Exception) -> Failure | None:
+        return failure(error)
+
+    def _call(self, verb: str, seconds: float, ending: str = "", **given: Any) -> Any:
+        return getattr(self._client, f"{verb}_{self.kind}{ending}")(**given, timeout=seconds)
+
+
+def _job(message: Any) -> Job:
+    return Job(message.name, STATES.get(message.state.name, WAITING), str(message.error.message))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from azure.ai.ml import Input
@@ -34,8 +34,6 @@ from penstock.components._shared.clouds.jobs import DONE, FAILED, GONE, WAITING,
 from penstock.components.prediction import remote
 from penstock.components.prediction.remote import KEY, Instances
 from penstock.components.prediction.scoring import COMPONENT, Backend, Scored, Scoring
-
-T = TypeVar("T")
 
 MODEL = re.compile(r"azureml:[^:@/]+:[^:@/]+")
 IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04"
@@ -83,6 +81,7 @@ class AzureML:
     def __init__(self, scoring: Scoring, instances: Instances) -> None:
         self._scoring, self._instances = scoring, instances
         self._calls = Calls(self, COMPONENT, "platform")
+        self._works = azureml.Works(self._calls, PATIENT)
         self._client = azureml.connect(scoring.options, self._calls.refusal)
         self._endpoint = str(scoring.options["endpoint"])
         self._deployment = f"penstock-{self._definition()[:16]}"
@@ -91,20 +90,20 @@ class AzureML:
     def prepare(self) -> None:
         """Upload the rows, and make endpoint and deployment where they are not there."""
         name, _, version = str(self._scoring.options["model"]).removeprefix("azureml:").partition(":")
-        self._long(f"ask for the model {name}:{version}", lambda: self._client.models.get(name, version))
-        self._ensure(
+        self._works(f"ask for the model {name}:{version}", lambda: self._client.models.get(name, version))
+        self._works.ensure(
             f"upload the rows as {self._data}",
             lambda: self._client.data.get(self._data, "1"),
             lambda: self._client.data.create_or_update(
                 Data(name=self._data, version="1", path=str(self._instances.folder), type="uri_folder")
             ),
         )
-        self._ensure(
+        self._works.ensure(
             f"make the endpoint {self._endpoint}",
             lambda: self._client.batch_endpoints.get(self._endpoint),
             lambda: self._client.batch_endpoints.begin_create_or_update(BatchEndpoint(name=self._endpoint)).result(),
         )
-        self._ensure(
+        self._works.ensure(
             f"make the deployment {self._deployment}",
             self._whole_deployment,
             lambda: self._client.batch_deployments.begin_create_or_update(self.deployment()).result(),
@@ -151,10 +150,10 @@ class AzureML:
                 raise
 
     def results(self, name: str, folder: Path) -> Sequence[Path]:
-        children = self._long("ask for the job's step", lambda: list(self._client.jobs.list(parent_job_name=name)))
+        children = self._works("ask for the job's step", lambda: list(self._client.jobs.list(parent_job_name=name)))
         if not children:
             raise self._calls.refusal(f"the job {name} has no step that predicts", "Look at it there")
-        self._long(
+        self._works(
             "fetch the predictions",
             lambda: self._client.jobs.download(children[0].name, download_path=folder, output_name=OUTPUT),
         )
@@ -214,18 +213,6 @@ class AzureML:
 
     def _prefix(self, label: str) -> str:
         return f"penstock-batch-{label}"
-
-    def _ensure(self, what: str, there: Callable[[], object], make: Callable[[], object]) -> None:
-        def attempt() -> None:
-            try:
-                there()
-            except ResourceNotFoundError:
-                make()
-
-        self._long(what, attempt)
-
-    def _long(self, what: str, work: Callable[[], T]) -> T:
-        return self._calls(what, lambda seconds: azureml.within(PATIENT, work))
 
 
 def _state(status: Any) -> str:

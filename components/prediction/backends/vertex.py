@@ -16,13 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from google.api_core.exceptions import GoogleAPICallError
-from google.cloud import aiplatform_v1
 from google.cloud.aiplatform import utils
 
 from penstock.components._shared.clouds import vertex
-from penstock.components._shared.clouds.calls import Calls, Failure
-from penstock.components._shared.clouds.jobs import DONE, FAILED, GONE, WAITING, Job
+from penstock.components._shared.clouds.calls import Calls
 from penstock.components._shared.errors import UserError
 from penstock.components.prediction import remote
 from penstock.components.prediction.remote import KEY, LABEL, Instances
@@ -40,14 +37,6 @@ OPTIONS = {
     "batch_size": "Rows a request to the model; Vertex AI's own choice without it.",
     "service_account": "Account that the model runs as.",
     "encryption_key": "Key of Cloud KMS that the job is encrypted with.",
-}
-STATES = {
-    "JOB_STATE_SUCCEEDED": DONE,
-    "JOB_STATE_PARTIALLY_SUCCEEDED": DONE,
-    "JOB_STATE_FAILED": FAILED,
-    "JOB_STATE_EXPIRED": FAILED,
-    "JOB_STATE_CANCELLED": GONE,
-    "JOB_STATE_CANCELLING": GONE,
 }
 
 
@@ -91,15 +80,14 @@ def _signature(folder: Path) -> list[tuple[str, str, bool]]:
     return [(each["name"], each["type"], each["required"]) for each in json.loads(written["inputs"])]
 
 
-class Vertex:
+class Vertex(vertex.LabelledJobs):
     """Vertex AI, for one scoring."""
 
-    name = "Vertex AI"
+    kind, message_type, label = "batch_prediction_job", "BatchPredictionJob", LABEL
 
     def __init__(self, scoring: Scoring, instances: Instances) -> None:
+        super().__init__(scoring.options)
         self._scoring, self._instances = scoring, instances
-        self._parent = vertex.connect(scoring.options)
-        self._client = vertex.client(utils.JobClientWithOverride)
         self._models = vertex.client(utils.ModelClientWithOverride)
         self._store = vertex.store()
         self._folder = f"{str(scoring.options['staging_bucket']).rstrip('/')}/{LABEL}/{instances.label}"
@@ -139,33 +127,8 @@ class Vertex:
                 "Give the version that was made of it",
             )
 
-    def jobs(self, label: str, seconds: float) -> Sequence[Job]:
-        request = {"parent": self._parent, "filter": f'labels.{LABEL}="{label}"'}
-        found = list(self._client.list_batch_prediction_jobs(request=request, timeout=seconds, retry=None))
-        return [_job(each) for each in sorted(found, key=lambda each: (each.create_time, each.name))]
-
-    def create(self, label: str, attempt: int, seconds: float) -> str:
-        message = aiplatform_v1.BatchPredictionJob(self.message(label))
-        created = self._client.create_batch_prediction_job(
-            parent=self._parent, batch_prediction_job=message, timeout=seconds
-        )
-        return str(created.name)
-
-    def job(self, name: str, seconds: float) -> Job:
-        return _job(self._client.get_batch_prediction_job(name=name, timeout=seconds, retry=None))
-
-    def cancel(self, name: str, seconds: float) -> None:
-        try:
-            self._client.cancel_batch_prediction_job(name=name, timeout=seconds, retry=None)
-        except GoogleAPICallError as error:
-            if error.code != 400:  # it is over
-                raise
-
     def results(self, name: str, folder: Path) -> Sequence[Path]:
-        job = self._calls(
-            "ask for the job",
-            lambda seconds: self._client.get_batch_prediction_job(name=name, timeout=seconds, retry=None),
-        )
+        job = self._calls("ask for the job", lambda seconds: self.found(name, seconds))
         uri = str(job.output_info.gcs_output_directory)
         if not uri:
             raise self._calls.refusal(f"the job {name} does not say where its predictions are", "Look at it there")
@@ -180,9 +143,6 @@ class Vertex:
                 fetched.append(folder / f"{number:05d}")
                 self._calls(f"fetch {blob.name}", functools.partial(_fetch, blob, fetched[-1]))
         return fetched
-
-    def failure(self, error: Exception) -> Failure | None:
-        return vertex.failure(error)
 
     def message(self, label: str) -> dict[str, Any]:
         """Return the job, as the API takes it."""
@@ -218,10 +178,6 @@ class Vertex:
 
 def _fetch(blob: Any, file: Path, seconds: float) -> None:
     blob.download_to_filename(str(file), timeout=seconds, retry=None)
-
-
-def _job(message: Any) -> Job:
-    return Job(message.name, STATES.get(message.state.name, WAITING), str(message.error.message))
 
 
 def scored(scoring: Scoring) -> Iterator[Scored]:

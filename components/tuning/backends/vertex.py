@@ -7,13 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import aiplatform_v1
-from google.cloud.aiplatform import utils
 
 from penstock.components._shared.clouds import vertex
-from penstock.components._shared.clouds.calls import Failure
-from penstock.components._shared.clouds.jobs import DONE, FAILED, GONE, WAITING, Job
 from penstock.components.tuning.remote import LABEL, METRIC, Tried, drive, told
 from penstock.components.tuning.search import COMPLETE, Backend, Run, Search
 from penstock.components.tuning.search import FAILED as FAILED_TRIAL
@@ -29,14 +25,6 @@ OPTIONS = {
     "machine_type": "Machine of a trial; n1-standard-4 without it.",
     "service_account": "Account that trials run as.",
     "network": "Network that trials are peered with.",
-}
-STATES = {
-    "JOB_STATE_SUCCEEDED": DONE,
-    "JOB_STATE_PARTIALLY_SUCCEEDED": DONE,
-    "JOB_STATE_FAILED": FAILED,
-    "JOB_STATE_EXPIRED": FAILED,
-    "JOB_STATE_CANCELLED": GONE,
-    "JOB_STATE_CANCELLING": GONE,
 }
 
 
@@ -96,40 +84,17 @@ def _condition(parent: Parameter, child: Parameter) -> tuple[str, list[Any]]:
     return "parent_int_values", [int(value) for value in child.values]  # type: ignore[arg-type]
 
 
-class Vertex:
+class Vertex(vertex.LabelledJobs):
     """Vertex AI, for one search."""
 
-    name = "Vertex AI"
+    kind, message_type, label = "hyperparameter_tuning_job", "HyperparameterTuningJob", LABEL
 
     def __init__(self, search: Search) -> None:
+        super().__init__(search.options)
         self._search = search
-        self._parent = vertex.connect(search.options)
-        self._client = vertex.client(utils.JobClientWithOverride)
-
-    def jobs(self, label: str, seconds: float) -> Sequence[Job]:
-        request = {"parent": self._parent, "filter": f'labels.{LABEL}="{label}"'}
-        found = list(self._client.list_hyperparameter_tuning_jobs(request=request, timeout=seconds, retry=None))
-        return [_job(each) for each in sorted(found, key=lambda each: (each.create_time, each.name))]
-
-    def create(self, label: str, attempt: int, seconds: float) -> str:
-        message = aiplatform_v1.HyperparameterTuningJob(self.message(label))
-        created = self._client.create_hyperparameter_tuning_job(
-            parent=self._parent, hyperparameter_tuning_job=message, timeout=seconds
-        )
-        return str(created.name)
-
-    def job(self, name: str, seconds: float) -> Job:
-        return _job(self._client.get_hyperparameter_tuning_job(name=name, timeout=seconds, retry=None))
-
-    def cancel(self, name: str, seconds: float) -> None:
-        try:
-            self._client.cancel_hyperparameter_tuning_job(name=name, timeout=seconds, retry=None)
-        except GoogleAPICallError as error:
-            if error.code != 400:  # it is over
-                raise
 
     def trials(self, name: str, seconds: float) -> Sequence[Tried]:
-        job = self._client.get_hyperparameter_tuning_job(name=name, timeout=seconds, retry=None)
+        job = self.found(name, seconds)
         states = aiplatform_v1.Trial.State
         over = {states.SUCCEEDED: COMPLETE, states.INFEASIBLE: FAILED_TRIAL}
         return [
@@ -142,9 +107,6 @@ class Vertex:
             for trial in job.trials
             if trial.state in over
         ]
-
-    def failure(self, error: Exception) -> Failure | None:
-        return vertex.failure(error)
 
     def message(self, label: str) -> dict[str, Any]:
         """Return the job, as the API takes it."""
@@ -183,10 +145,6 @@ class Vertex:
 def begin(search: Search) -> Iterator[Run]:
     """Return what waits for the job, and returns its trials."""
     yield lambda prepared, folder: told(search, drive(Vertex(search), search, prepared))
-
-
-def _job(message: Any) -> Job:
-    return Job(message.name, STATES.get(message.state.name, WAITING), str(message.error.message))
 
 
 BACKEND = Backend(

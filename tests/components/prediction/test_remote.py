@@ -1,5 +1,6 @@
 """Predictions by jobs of Vertex AI and Azure ML, through their real clients, against what stands for them here."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from penstock.components._shared.clouds import azureml as azureml_clouds
 from penstock.components._shared.clouds import jobs as jobs_module
 from penstock.components._shared.dataset import open_dataset
 from penstock.components._shared.errors import UserError
@@ -25,6 +27,7 @@ from penstock.components.prediction.backends import azureml as azureml_backend
 from penstock.components.prediction.predict import predict
 from penstock.testing import AzureMLStandIn, Fault, Script, VertexStandIn
 from tests.compile.targets.azureml.rest_schema import problems as schema_problems
+from tests.components.killing import killed_after_each_change
 from tests.components.prediction.conftest import trips
 
 PLATFORMS = ("vertex", "azureml")
@@ -156,6 +159,7 @@ def standing(platform: str, folder: Path):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(jobs_module, "POLL", 0.01)
+    monkeypatch.setattr(azureml_clouds, "POLL", 0.01)
 
 
 @pytest.fixture
@@ -376,6 +380,50 @@ def test_a_step_that_is_told_to_end_cancels_its_job_and_one_that_is_killed_leave
         assert len(service.jobs) == 1
         assert len(service.stand_in.seen(CANCEL[platform])) == 3
         assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_killed_after_any_change_it_is_finished_by_the_next_attempt_with_one_job(
+    platform, models, make_dataset, tmp_path
+):
+    rows, number = str(make_dataset(trips(5))), 1
+    with standing(platform, models["fare"]) as service:
+
+        def work():
+            folder = tmp_path / f"{number}-{os.getpid()}"
+            # Another run, at another endpoint: nothing of the one before is there.
+            options = {**service.options, **({"endpoint": f"trips-{number}"} if platform == "azureml" else {})}
+            given = {"platform": platform, "run_id": f"run-{number}", "keep": ["id"], "options": options}
+            return predict(service.folder, rows, folder / "predictions", folder / "rejects", **given)
+
+        for number in killed_after_each_change(work):
+            assert work().rows == 5
+            assert len(service.jobs) == number
+            number += 1
+        assert len(service.jobs) == number
+    assert number > 2
+
+
+def test_files_that_another_uploads_at_the_same_time_are_not_waited_for_for_ever(models, ask):
+    with standing("azureml", models["fare"]) as service:
+        service.stand_in.add_faults(Fault.answer("PUT */LocalUpload/*", 409, times=2))
+        assert ask(service, trips(5))[0].rows == 5
+        assert service.stand_in.pending_faults == ()
+
+
+def test_of_those_who_upload_the_same_rows_at_once_all_get_the_one_job(models, make_dataset, tmp_path):
+    rows = str(make_dataset(trips(5)))
+    with standing("azureml", models["fare"]) as service:
+
+        def work(number):
+            folder = tmp_path / str(number)
+            given = {"platform": "azureml", "run_id": "run-1", "keep": ["id"], "options": service.options}
+            return predict(service.folder, rows, folder / "predictions", folder / "rejects", **given).rows
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(work, range(8))) == {5}
+        assert len(service.jobs) == 1
 
 
 def test_azure_is_sent_what_its_published_schema_allows(models, ask):
