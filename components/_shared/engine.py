@@ -8,9 +8,10 @@ from pathlib import Path
 
 import duckdb
 
+from penstock.components._shared import memory
 from penstock.components._shared.cores import cores
 
-MEMORY = "640MB"
+MEMORY = 640_000_000
 STREAM_BUFFER = "64MB"  # of results ahead of their reader; with less, parsing stops being parallel
 THREADS = 8  # each more takes memory of its own
 
@@ -24,7 +25,7 @@ def connect(scratch: Path, others: Iterable[Path] = ()) -> duckdb.DuckDBPyConnec
     connection = duckdb.connect()
     settings = {
         "threads": min(cores(), THREADS),
-        "memory_limit": MEMORY,
+        "memory_limit": f"{memory.share(MEMORY)}B",
         "streaming_buffer_size": STREAM_BUFFER,
         "temp_directory": str(scratch / "spilled"),
         "preserve_insertion_order": True,

@@ -8,6 +8,8 @@ from pathlib import Path
 from penstock.components._shared import cgroups
 from penstock.components._shared.errors import UserError
 
+LEAST_SHARE = 64 << 20  # below it DuckDB stops, rather than write to disk
+
 
 def limit(root: Path = Path("/")) -> int:
     """Return the bytes of memory that this process may use: the least of its control groups' limits and the machine's.
@@ -51,6 +53,11 @@ def require(needed: int, component: str, argument: str, what: str, remedy: str) 
             f"of which {shown(before)} are in use",
             remedy,
         )
+
+
+def share(most: int) -> int:
+    """Return the bytes for a library that writes to disk what is beyond them: half of what is left, `most` at most."""
+    return min(most, max((limit() - used()) // 2, LEAST_SHARE))
 
 
 def shown(size: int) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-MEMORY_LIMIT = "1GiB"
+from penstock.components._shared import memory
+
+MEMORY = 1 << 30
 MOST_THREADS = 16  # each holds buffers of its own, and the limit is for all of them together
 
 
@@ -21,7 +23,7 @@ def connect(paths: Iterable[Path]) -> Iterator[duckdb.DuckDBPyConnection]:
     files = ", ".join("'" + str(file).replace("'", "''") + "'" for file in paths)
     parts = f"read_parquet([{files}])"
     with tempfile.TemporaryDirectory(prefix="penstock-") as spill, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        connection.execute(f"SET memory_limit = '{memory.share(MEMORY)}B'")
         connection.execute(f"SET temp_directory = '{spill}'")
         _set_up(connection)
         threads = select(connection, "current_setting('threads')", "range(1)")[0][0]

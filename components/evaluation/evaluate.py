@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.components._shared import memory
 from penstock.components._shared.dataset import Dataset, column_of, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.metrics.bootstrap import Resampled, difference, measure
@@ -36,6 +37,7 @@ from penstock.components.evaluation.gate import (
 
 COMPONENT = "evaluate"
 SLICE_SAMPLES = 100  # resamples of a slice at most
+BYTES_OF_SLICE = 12  # of a row, by each column that is sliced by: its value and its place
 ANY_VERSION = "any"
 LONGEST_REASON = 2000
 
@@ -112,6 +114,8 @@ def evaluate(
     loaded = load_model(model, COMPONENT, "model")
     check_metrics(conditions, loaded.task)
     dataset = open_rows(eval_set, loaded)
+    sliced = {*slices, *(condition.column for condition in conditions if condition.column)}
+    _require_memory(loaded, dataset.rows, len(sliced), compares)
     cuts = _cut(dataset, slices, conditions)
 
     task, labels = TASKS[loaded.task], labels_for(loaded, dataset)
@@ -175,6 +179,19 @@ def _require_name(model_name: str) -> None:
             "Give model_name, or take champion out of the gate",
         )
     check_model_name(model_name, COMPONENT)
+
+
+def _require_memory(model: TabularModel, rows: int, slices: int, compares: bool) -> None:
+    """Refuse rows of which predictions and metrics would not fit, before any is read."""
+    outputs = len(model.classes) or 1
+    of_row = BYTES_OF_SLICE * slices + 8 * outputs * compares  # the champion's predictions
+    memory.require(
+        TASKS[model.task].bytes(rows, outputs) + rows * of_row,
+        COMPONENT,
+        "eval_set",
+        f"labels, predictions and metrics of {rows:,} rows",
+        "Give the step more, or give ingest a smaller eval_fraction",
+    )
 
 
 def _cut(dataset: Dataset, slices: Sequence[str], conditions: Sequence[Condition]) -> dict[str, Sliced]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from penstock.components._shared import memory
 from penstock.components._shared.dataset import Dataset, frame_of, open_dataset, require_columns, write_dataset
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.labels import labels_of
@@ -29,6 +30,7 @@ VALUES = 1 << 22  # attributions held at a time: fewer rows of a model of many c
 BACKGROUND = 10_000  # rows of background at most
 POINTS = 600  # rows in the plot of all rows
 LOGGED = 50  # features whose attribution is logged as a metric
+BYTES_OF_ROW, BYTES_OF_SLICE, BYTES_OF_CUT = 8, 2, 20  # that is explained: its number, its slices, and while it is cut
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,9 @@ def explain(
         seed=seed,
     )
     name, explainer = choose(subject, method)
-    sample = _draw(rows, explainer, max_rows, seed)
+    most, why = _most(rows, explainer, max_rows)
+    _require_memory(min(rows.rows, most), sample_rows, len(set(slices)), len(loaded.features))
+    sample = draw(rows, most, seed, why)
     outputs = len(loaded.classes) if loaded.task == "multiclass" else 1
     features = len(loaded.features)
     groups = [_group(sample, column, outputs, features) for column in dict.fromkeys(slices)]
@@ -366,12 +370,23 @@ def _weights(batch: pa.RecordBatch, weight_column: str) -> np.ndarray:
     return weights_of(batch.column(weight_column), weight_column) if weight_column else np.ones(batch.num_rows)
 
 
-def _draw(dataset: Dataset, explainer: Explainer, max_rows: int, seed: int) -> Sample:
+def _require_memory(rows: int, sample_rows: int, slices: int, features: int) -> None:
+    """Refuse more rows than there is memory for what is kept of each, before they are read."""
+    remedy = "Give the step more, or a smaller number"
+    of_row = BYTES_OF_ROW + BYTES_OF_SLICE * slices + BYTES_OF_CUT * bool(slices)
+    memory.require(rows * of_row, COMPONENT, "max_rows", f"{rows:,} rows and their slices", remedy)
+    measured = min(rows, sample_rows)
+    of_row = 2 * 8 * features  # as they are read, and with a column permuted
+    what = f"{measured:,} rows of {features:,} columns"
+    memory.require(measured * of_row, COMPONENT, "sample_rows", what, remedy)
+
+
+def _most(dataset: Dataset, explainer: Explainer, max_rows: int) -> tuple[int, str]:
+    """Return how many rows to explain at most, and why not all."""
     limits = [(max_rows or dataset.rows, f"max_rows is {max_rows:,}")]
     if explainer.most_rows is not None:
         limits.append((explainer.most_rows, explainer.cost))
-    most, why = min(limits, key=lambda limit: limit[0])
-    return draw(dataset, most, seed, why)
+    return min(limits, key=lambda limit: limit[0])
 
 
 def _group(sample: Sample, column: str, outputs: int, features: int) -> Grouping:

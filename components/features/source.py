@@ -15,10 +15,11 @@ from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource
 
+from penstock.components._shared import memory
 from penstock.components._shared.engine import identifier, literal
 
 BATCH = 65_536  # rows in memory at a time
-MEMORY = "384MB"
+MEMORY = 384_000_000
 
 
 @contextlib.contextmanager
@@ -26,7 +27,7 @@ def bounded() -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a DuckDB whose memory does not grow with the rows and whose time zone is UTC."""
     with tempfile.TemporaryDirectory(prefix="penstock-features-") as scratch, duckdb.connect() as connection:
         settings = {
-            "memory_limit": MEMORY,
+            "memory_limit": f"{memory.share(MEMORY)}B",
             "temp_directory": scratch,
             "preserve_insertion_order": False,
             "TimeZone": "UTC",

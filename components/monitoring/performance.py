@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from penstock.components._shared import memory
 from penstock.components._shared.dataset import Dataset, open_dataset, require_columns
 from penstock.components._shared.engine import identifier
 from penstock.components._shared.errors import UserError
@@ -25,6 +26,7 @@ FORMAT = 1
 EVALUATION = "penstock.evaluation/1"
 WINDOWS = ("hour", "day", "week", "month")
 MOST_WINDOWS = 1000
+BYTES_OF_NUMBER, BYTES_OF_TEXT = 9, 60  # of a row, as the join gives them
 _PREDICTION, _PROBABILITY = "prediction", "probability_"
 _SHOWN = 5
 
@@ -113,6 +115,7 @@ def monitor(
     _check(demands, task, kind)
     baseline = _baseline(evaluation, metric, kind)
 
+    _require_memory(told.rows, classes, time_column)
     joined = _joined(told, known, target, keys, time_column, window, classes)
     if not joined.labelled:
         raise UserError(
@@ -155,6 +158,18 @@ def monitor(
     render.performance(found).write(report)
     values = {name: entry["value"] for name, entry in whole.items() if entry["value"] is not None}
     return Monitored(degraded, joined.labelled / told.rows, reason, values)
+
+
+def _require_memory(rows: int, classes: Sequence[str], time_column: str) -> None:
+    """Refuse predictions that would not fit beside their labels and windows, before any is read."""
+    of_row = BYTES_OF_NUMBER * (len(classes) or 1) + BYTES_OF_TEXT * (bool(classes) + bool(time_column))
+    memory.require(
+        rows * of_row,
+        COMPONENT,
+        "predictions",
+        f"{rows:,} predictions with their labels and windows",
+        "Give the step more, or predictions of a shorter time",
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from penstock.components._shared import memory
 from penstock.components._shared.errors import UserError, on_behalf_of
 from penstock.components._shared.fitting.prepare import Prepared, Settings, learn, prepare, settle, write
 from penstock.components._shared.sealed import new_folder, seal
@@ -143,6 +144,7 @@ def _tuned(
         elif not row.remote:
             # The rows in this process' own memory go; those in the file are mapped by all.
             prepared = replace(prepared, job=write_rows(Path(folder), prepared.job))
+            _require_memory(prepared, search)
         # What the report is drawn with takes seconds to import; trials run meanwhile.
         threading.Thread(target=importlib.import_module, args=[REPORTING], daemon=True).start()
         found = run(prepared, Path(folder))
@@ -183,6 +185,20 @@ def _prepared(sets: tuple[str | os.PathLike[str], str | os.PathLike[str]], searc
         )
     check_space(search.space, prepared, search.hyperparameters)
     return prepared
+
+
+def _require_memory(prepared: Prepared, search: Search) -> None:
+    """Refuse more trials at a time than there is memory for what a framework makes of the rows in each."""
+    rows, columns = prepared.job.train.matrix.shape
+    trials = min(search.parallel_trials, search.max_trials)
+    of_row = prepared.row.bytes_of_row + max(1, prepared.row.bytes_of_cell) * columns  # a value is kept as its bin
+    memory.require(
+        trials * rows * of_row,
+        COMPONENT,
+        "parallel_trials",
+        f"{trials:,} trials at a time on {rows:,} rows of {columns:,} columns",
+        "Give the step more, or fewer trials at a time",
+    )
 
 
 def check_space(space: Space, prepared: Prepared, hyperparameters: Mapping[str, Any]) -> None:

@@ -18,17 +18,25 @@ class Task:
 
     Attributes:
         headline: The metric that stands for the model where there is room for one.
+        bytes_of_row: Of a row's label and of what its metrics are made of, at least.
+        bytes_of_output: The same of each of a row's predictions.
     """
 
     rows: type[Rows]
     metrics: Mapping[str, Metric]
     headline: str
+    bytes_of_row: int
+    bytes_of_output: int
+
+    def bytes(self, rows: int, outputs: int) -> int:
+        """Return how much memory it takes, at least, to measure so many rows of a model with so many outputs."""
+        return rows * (self.bytes_of_row + self.bytes_of_output * outputs)
 
 
 TASKS = {
-    "binary": Task(binary.BinaryRows, binary.METRICS, "auc"),
-    "multiclass": Task(multiclass.MulticlassRows, multiclass.METRICS, "auc_ovr"),
-    "regression": Task(regression.RegressionRows, regression.METRICS, "rmse"),
+    "binary": Task(binary.BinaryRows, binary.METRICS, "auc", 100, 8),
+    "multiclass": Task(multiclass.MulticlassRows, multiclass.METRICS, "auc_ovr", 56, 25),
+    "regression": Task(regression.RegressionRows, regression.METRICS, "rmse", 80, 8),
 }
 
 

@@ -1,8 +1,10 @@
 import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from penstock.components._shared import memory
+from penstock.components._shared import engine, memory, rows
 from penstock.components._shared.errors import UserError
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -51,3 +53,26 @@ def test_memory_in_use_is_counted():
     held = bytearray(os.urandom(1) * 50_000_000)
     assert memory.used() - before > 40_000_000
     del held
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"),
+    [(10**12, 10**9, 640_000_000), (900_000_000, 200_000_000, 350_000_000), (10**9, 10**9, memory.LEAST_SHARE)],
+)
+def test_what_writes_to_disk_beyond_it_gets_half_of_what_is_left(limit, used, expected, monkeypatch):
+    monkeypatch.setattr(memory, "limit", lambda: limit)
+    monkeypatch.setattr(memory, "used", lambda: used)
+    assert memory.share(640_000_000) == expected
+
+
+def test_duckdb_is_held_to_less_where_a_step_may_use_less(monkeypatch, tmp_path):
+    def held(connection):
+        return connection.execute("SELECT current_setting('memory_limit')").fetchone()[0]
+
+    file = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"x": [1]}), file)
+    with rows.connect([file]) as connection, engine.connect(tmp_path) as other:
+        assert (held(connection), held(other)) == ("1.0 GiB", "610.3 MiB")
+    monkeypatch.setattr(memory, "limit", lambda: memory.used() + (256 << 20))
+    with rows.connect([file]) as connection, engine.connect(tmp_path) as other:
+        assert all(float(held(each).removesuffix(" MiB")) == pytest.approx(128, abs=8) for each in (connection, other))

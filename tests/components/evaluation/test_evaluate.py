@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import sklearn.metrics as reference
 
+from penstock.components._shared import memory
 from penstock.components._shared.dataset import KIND
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.model import load_model
@@ -221,6 +222,35 @@ def test_malformed_gate_is_refused_before_the_model_is_read(tmp_path: Path) -> N
 
 def test_empty_set_is_refused(make_model: Make, make_dataset: Make, tmp_path: Path, trips: Rows) -> None:
     assert "evaluate: eval_set: it has no rows" in refused(tmp_path, make_model(), make_dataset(trips().slice(0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("of_row", "given"),
+    [
+        (100 + 2 * 8, {}),
+        (100 + 2 * 8 + 2 * 12, {"slices": ["zone"], "gate": ["slice:other.auc >= 0.1"]}),
+        (100 + 4 * 8, {"gate": ["auc >= champion"], "model_name": "tips"}),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_before_any_is_read(
+    make_model: Make,
+    make_dataset: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trips: Rows,
+    of_row: int,
+    given: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(memory, "used", lambda: 0)
+    monkeypatch.setattr(memory, "limit", lambda: 400 * of_row - 1)
+    monkeypatch.setattr("penstock.components.evaluation.evaluate._cut", None)
+    model, rows = make_model(), make_dataset(trips())
+    message = refused(tmp_path, model, rows, **given)
+    assert message.startswith("evaluate: eval_set: labels, predictions and metrics of 400 rows take 0 MB of memory or")
+    assert message.endswith("Give the step more, or give ingest a smaller eval_fraction.")
+    monkeypatch.setattr(memory, "limit", lambda: 400 * of_row)
+    with pytest.raises(TypeError):  # they fit, and are cut next
+        evaluate(model, rows, tmp_path / "evaluation", tmp_path / "report", **given)
 
 
 def test_missing_target_is_refused(make_model: Make, make_dataset: Make, tmp_path: Path, trips: Rows) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from penstock.components._shared import memory
 from penstock.components._shared.errors import UserError
 from penstock.components.explanation.explain import explain
 
@@ -145,3 +146,22 @@ def test_dataset_that_was_altered_is_refused(refused: Any, make_dataset: Make, t
     manifest["files"][0]["bytes"] += 1
     (tmp_path / "rows" / "manifest.json").write_text(json.dumps(manifest))
     assert "was truncated or extended" in refused(dataset=tmp_path / "rows")
+
+
+@pytest.mark.parametrize(
+    ("most", "given", "message"),
+    [
+        (300 * 8, {"max_rows": 0, "slices": ["zone"]}, "explain: max_rows: 300 rows and their slices take 0 MB of mem"),
+        (200 * 8, {"max_rows": 200}, "explain: sample_rows: 200 rows of 4 columns take 0 MB of memory or more"),
+        (100 * 64 - 1, {"sample_rows": 100}, "explain: sample_rows: 100 rows of 4 columns take 0 MB of memory or more"),
+    ],
+)
+def test_more_rows_than_there_is_memory_for_are_refused_before_they_are_read(
+    refused: Any, monkeypatch: pytest.MonkeyPatch, most: int, given: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(memory, "used", lambda: 0)
+    monkeypatch.setattr(memory, "limit", lambda: most)
+    monkeypatch.setattr("penstock.components.explanation.explain.draw", None)
+    found = refused(**given)
+    assert found.startswith(message)
+    assert found.endswith("Give the step more, or a smaller number.")

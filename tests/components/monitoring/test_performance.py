@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.metrics import accuracy_score, mean_squared_error, roc_auc_score
 
+from penstock.components._shared import memory
 from penstock.components._shared.errors import UserError
 from penstock.components.monitoring.performance import Demands, monitor
 
@@ -193,3 +194,17 @@ def test_labels_that_fit_nothing_or_are_unknown_are_refused(monitored, tmp_path)
         monitored(log, {**labels, "tipped": ["maybe"] * 50})
     with pytest.raises(UserError, match="predictions: some are missing or infinite"):
         monitored({**log, "probability_true": pa.array([None] * 50, pa.float64())}, labels)
+
+
+def test_predictions_that_do_not_fit_are_refused_before_any_is_read(monitored, monkeypatch):
+    monkeypatch.setattr(memory, "used", lambda: 0)
+    log, labels = told()
+    for given, of_row in (({}, 2 * 9 + 2 * 60), ({"time_column": ""}, 2 * 9 + 60)):
+        monkeypatch.setattr(memory, "limit", lambda of_row=of_row: 600 * of_row - 1)
+        problem = (
+            "predictions: 600 predictions with their labels and windows take 0 MB .* or predictions of a shorter time"
+        )
+        with pytest.raises(UserError, match=problem):
+            monitored(log, labels, **given)
+        monkeypatch.setattr(memory, "limit", lambda of_row=of_row: 600 * of_row)
+        monitored(log, labels, **given)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from penstock.components._shared import memory
 from penstock.components._shared.dataset import open_dataset
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.model import load_model
@@ -398,3 +399,14 @@ def test_a_tracking_server_that_is_not_there_is_told_before_the_first_trial(sear
         search(tracking="http://127.0.0.1:9", study=str(tmp_path / "study.log"))
     assert str(refused.value).startswith("tune: tracking: http://127.0.0.1:9 does not answer")
     assert not (tmp_path / "study.log").exists()
+
+
+def test_more_trials_at_a_time_than_there_is_memory_for_are_refused_before_the_first(search, monkeypatch):
+    held = []
+    monkeypatch.setattr(memory, "used", lambda: 0)
+    monkeypatch.setattr(memory, "limit", lambda: 10**9 if not held else 1000)
+    monkeypatch.setattr("penstock.components.tuning.tune.write_rows", lambda folder, job: held.append(job) or job)
+    problem = r"^tune: parallel_trials: 3 trials at a time on \d+ rows of 3 columns take 0 MB .* or fewer trials"
+    with pytest.raises(UserError, match=problem):
+        search(parallel_trials=3)
+    assert held
