@@ -15,6 +15,7 @@ from tensorflow_metadata.proto.v0.schema_pb2 import Schema
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.messages import parse, read_bytes
 from penstock.components._shared.paths import user_path
+from penstock.components.validation.schemas import contradiction
 
 SCHEMA_BYTES = 16 << 20
 FETCH_SECONDS = 60.0
@@ -64,7 +65,7 @@ def parse_schema(content: bytes, origin: str, argument: str) -> Schema:
     """Return the schema that `content` holds, as text or in binary.
 
     Raises:
-        UserError: It holds none; the line is named.
+        UserError: It holds none, and the line is named; or it contradicts itself, and the feature is.
     """
     if len(content) > SCHEMA_BYTES:
         raise UserError(
@@ -73,6 +74,8 @@ def parse_schema(content: bytes, origin: str, argument: str) -> Schema:
     schema: Schema = parse(content, Schema(), origin, "validate", argument, _SCHEMA)
     if not schema.ListFields():
         raise UserError("validate", argument, f"{origin} is an empty schema", _SCHEMA)
+    if wrong := contradiction(schema):
+        raise UserError("validate", argument, f"{origin}: {wrong}", "Mend the schema; TFX would refuse or ignore it")
     return schema
 
 

@@ -45,6 +45,42 @@ def test_a_schema_that_does_not_parse_is_refused_with_its_line(tmp_path, content
     assert "\n" not in str(refused.value)
 
 
+X = 'feature { name: "x" type: INT } '
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (X + X, "the feature 'x' is there 2 times"),
+        (X + "feature { type: INT }", "the feature in place 2 has no name"),
+        (X + 'string_domain { name: "d" } string_domain { name: "d" }', "the string_domain 'd' is there 2 times"),
+        (
+            X + 'sparse_feature { name: "s" index_feature { name: "x" } value_feature { name: "v" } }',
+            "the sparse_feature 's' refers to a feature 'v', which is not there",
+        ),
+        (
+            X + 'tensor_representation_group { key: "" value { tensor_representation { key: "t" value { '
+            'ragged_tensor { feature_path { step: "r" } } } } } }',
+            "the tensor_representation 't' refers to a feature 'r', which is not there",
+        ),
+    ],
+)
+def test_a_schema_that_contradicts_itself_is_refused_by_the_feature(tmp_path, content, problem):
+    path = tmp_path / "schema.pbtxt"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"validate: given_schema: {path}: {problem}. Mend the schema; TFX would"):
+        files.read_schema(path, "given_schema")
+
+
+def test_references_to_what_is_there_are_none(tmp_path):
+    (tmp_path / "schema.pbtxt").write_text(
+        X + 'sparse_feature { name: "s" index_feature { name: "x" } value_feature { name: "x" } } '
+        'tensor_representation_group { key: "" value { tensor_representation { key: "t" value { '
+        'varlen_sparse_tensor { column_name: "x" } } } } }'
+    )
+    assert files.read_schema(tmp_path / "schema.pbtxt", "given_schema").sparse_feature[0].name == "s"
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"schema_uri: .*none.pbtxt cannot be read: No such file"):
         files.fetch_schema(str(tmp_path / "none.pbtxt"), "schema_uri")
