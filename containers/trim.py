@@ -44,9 +44,9 @@ UNUSED = {
 }
 # What one package needs of another's.
 ASKED_FOR = {"feast": {"pyarrow": ["*_s3*"]}}  # it imports Arrow's S3, whatever the store
-# What components need of it: KFP's executor; S3, and ways to log in there.
+# What components need of it: KFP's executor; S3, and ways to log in there. What TFX does of KFP: its messages.
 KEPT = {
-    "kfp": {"__init__.py", "dsl", "version.py"},
+    "kfp": {"__init__.py", "dsl", "pipeline_spec", "version.py"},
     "botocore/data": {
         "_retry.json", "endpoints.json", "partitions.json", "s3", "sdk-default-configuration.json", "signin", "sso",
         "sso-oidc", "sts",

@@ -300,11 +300,16 @@ def test_an_artifact_that_is_no_value_is_named(file, tmp_path):
 
 def test_the_example_of_both_in_one_pipeline_is_checked_and_run(file, tmp_path):
     file({})
-    (example,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    _, example = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     (tmp_path / "both.py").write_text(example)
-    (tmp_path / "taxi.yaml").write_text(yaml.safe_dump(job("2.1.0")["pipelineSpec"]))
+    # In the place of TFX's own, which tests/containers runs.
+    spec = job("2.1.0")["pipelineSpec"]
+    ports = spec["root"]["inputDefinitions"]["parameters"]
+    ports |= {"trips": {"parameterType": "STRING"}}
+    ports |= {name: {**ports[name], "defaultValue": value} for name, value in (("buckets", 7), ("blessed", 1))}
+    (tmp_path / "taxi.yaml").write_text(yaml.safe_dump(spec))
     assert CliRunner().invoke(penstock, ["check", "both.py:both"]).exit_code == 0
-    given = ["-p", "source=sample://taxi?rows=300", "-p", "schema_file=schema.pbtxt"]
+    given = ["-p", "trips=sample://taxi?rows=300", "-p", "schema_file=schema.pbtxt"]
     done = CliRunner().invoke(penstock, ["run", "both.py:both", "--runner", "subprocess", "--json", *given])
     assert done.exit_code == 0, done.output
     states = {task["path"]: task["state"] for task in json.loads(done.stdout)["tasks"]}
