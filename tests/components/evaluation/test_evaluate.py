@@ -227,9 +227,9 @@ def test_empty_set_is_refused(make_model: Make, make_dataset: Make, tmp_path: Pa
 @pytest.mark.parametrize(
     ("of_row", "given"),
     [
-        (100 + 2 * 8, {}),
-        (100 + 2 * 8 + 2 * 12, {"slices": ["zone"], "gate": ["slice:other.auc >= 0.1"]}),
-        (100 + 4 * 8, {"gate": ["auc >= champion"], "model_name": "tips"}),
+        (130 + 2 * 8, {}),
+        (130 + 2 * 8 + 2 * 12, {"slices": ["zone"], "gate": ["slice:other.auc >= 0.1"]}),
+        (130 + 4 * 8, {"gate": ["auc >= champion"], "model_name": "tips"}),
     ],
 )
 def test_rows_that_do_not_fit_are_refused_before_any_is_read(
