@@ -5,6 +5,7 @@ The manifest's facts beside the files:
     rows         number of rows
     schema       [{"name": …, "type": …}], Arrow type names; timestamps are in microseconds
     fingerprint  of the rows, whatever their order or the part file they lie in; see fingerprint()
+    transformed  digest of the graph that `transform` made the rows by; only there where it did
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Dataset:
         files: Part files in order; together they hold the rows.
         schema: Arrow type name by column name, in column order.
         fingerprint: Of the content, independent of the order of rows.
+        transformed: Digest of the graph that `transform` made the rows by; empty: they are not of it.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class Dataset:
     rows: int
     schema: dict[str, str]
     fingerprint: str
+    transformed: str = ""
 
 
 def open_dataset(path: str | os.PathLike[str], component: str, argument: str) -> Dataset:
@@ -59,6 +62,7 @@ def open_dataset(path: str | os.PathLike[str], component: str, argument: str) ->
         rows=manifest["rows"],
         schema={column["name"]: column["type"] for column in manifest["schema"]},
         fingerprint=manifest["fingerprint"],
+        transformed=manifest.get("transformed", ""),
     )
 
 

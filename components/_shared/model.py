@@ -21,7 +21,7 @@ import pandas as pd
 from penstock.components._shared.cores import limit_threads
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.sealed import unseal
-from penstock.components._shared.tabular import DESCRIPTION, Predictor, encode
+from penstock.components._shared.tabular import DESCRIPTION, Predictor
 
 KIND = "penstock.model/1"
 
@@ -35,7 +35,7 @@ _KNOWN = re.compile(
     rf"MLmodel|{re.escape(DESCRIPTION)}|conda\.yaml|python_env\.yaml|requirements\.txt"
     r"|input_example\.json|serving_input_example\.json|code/penstock_tabular_[0-9a-f]{8}\.py"
     r"|model\.(ubj|txt|skops|keras)"
-    r"|saved_model/(saved_model\.pb|fingerprint\.pb|variables/variables\.(index|data-00000-of-00001))"
+    r"|saved_model/(saved_model\.pb|fingerprint\.pb|variables/variables\.(index|data-00000-of-00001)|assets/[^/]+)"
 )
 
 
@@ -49,6 +49,7 @@ class TabularModel:
         classes: Labels as they stand in the data (str, bool or int); empty for a regression.
         features: Columns it reads.
         columns: What features.json says of each; see tabular.py.
+        encoded: The same of what the matrix holds: the columns, or what a transform graph makes of them.
         facts: Its lineage; see above.
     """
 
@@ -57,10 +58,21 @@ class TabularModel:
     classes: tuple[Any, ...]
     features: tuple[str, ...]
     columns: tuple[dict[str, Any], ...]
+    encoded: tuple[dict[str, Any], ...]
     facts: dict[str, Any]
     _predictor: Predictor
     _component: str
     _argument: str
+
+    @property
+    def encoded_names(self) -> tuple[str, ...]:
+        """Names of what the matrix holds."""
+        return tuple(column["name"] for column in self.encoded)
+
+    @property
+    def transforms(self) -> bool:
+        """Whether a transform graph makes the matrix of the columns."""
+        return self.encoded is not self.columns
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Return float64: values (n,) of a regression, else probabilities (n, classes) in the order of `classes`.
@@ -84,14 +96,14 @@ class TabularModel:
                 f"The rows have {', '.join(map(str, frame.columns))}",
             )
         try:
-            return encode(self.columns, frame) if len(frame) else np.empty((0, len(self.columns)))
+            return self._predictor.matrix(frame)
         except ValueError as error:
             raise UserError(
                 self._component, self._argument, f"it cannot read the rows: {error}", "Give it rows like its own"
             ) from error
 
     def predict_matrix(self, matrix: np.ndarray) -> np.ndarray:
-        """Return the same of a matrix, float64 (n, features), as tabular.py describes it; faster where rows are few."""
+        """Return the same of a matrix, float64 (n, encoded), as tabular.py describes it; faster where rows are few."""
         return self._predictor.predict_matrix(matrix)
 
 
@@ -128,12 +140,14 @@ def load_model(path: str | os.PathLike[str], component: str, argument: str) -> T
         raise UserError(
             component, argument, f"{path} cannot be read ({error})", "Train the model again with this version"
         ) from error
+    columns = tuple(predictor.columns)
     return TabularModel(
         task=predictor.task,
         target=predictor.target,
         classes=predictor.classes,
         features=predictor.features,
-        columns=tuple(predictor.columns),
+        columns=columns,
+        encoded=columns if predictor.encoded is predictor.columns else tuple(predictor.encoded),
         facts={name: value for name, value in manifest.items() if name not in ("kind", "files")},
         _predictor=predictor,
         _component=component,

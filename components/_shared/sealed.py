@@ -107,6 +107,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(folder: Path) -> str:
+    """Return the SHA-256 of the names and bytes of a folder's files, in hex."""
+    found = hashlib.sha256()
+    for path in _files(folder):
+        found.update(f"{path.relative_to(folder).as_posix()} {sha256(path)}\n".encode())
+    return found.hexdigest()
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
 

@@ -12,6 +12,10 @@ features.json of the folder says what a model is:
 A model reads one matrix of float64 with a column per feature: numbers as they are, booleans as 0 and 1, categories as
 their place in the list. Missing values, and categories that are not in the list, are NaN. A feature of the kind "text",
 which only Keras has, is the number of the bin, of as many as its "bins" says, that TensorFlow hashes the text into.
+
+A Keras model may hold a transform graph. Then "features" are the columns that the graph reads, texts among them as they
+are and integers of the kind "whole", and "transformed" says in the same way what it makes of them, which is what the
+matrix holds.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -55,6 +60,11 @@ KERAS_CLASSES = {
     "keras.src.ops.numpy": {"Add", "Isnan", "Subtract", "Take", "Where"},
 }  # fmt: skip
 
+# Of a Keras model with a transform graph: where that is, what applies it there, and operations that it may not have.
+SAVED_MODEL = "saved_model"
+TRANSFORM = "transform_features"
+REFUSED = frozenset({"EagerPyFunc", "MatchingFiles", "PyFunc", "PyFuncStateless", "ReadFile", "WriteFile"})
+
 Model = Callable[[np.ndarray], np.ndarray]
 
 
@@ -67,6 +77,7 @@ class Predictor:
         classes: Labels as they stand in the data; empty for a regression.
         features: Names of the columns it reads.
         columns: What features.json says of each.
+        encoded: The same of what the matrix holds: the columns, or what a transform graph makes of them.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -78,6 +89,8 @@ class Predictor:
         self.classes: tuple[Any, ...] = tuple(description["classes"])
         self.features = tuple(feature["name"] for feature in description["features"])
         self.columns: list[dict[str, Any]] = description["features"]
+        self.encoded: list[dict[str, Any]] = description.get("transformed", self.columns)
+        self._transform = _transform(Path(folder), self.columns, self.encoded) if "transformed" in description else None
         self._model = MODELS[description["framework"]](Path(folder))
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
@@ -86,11 +99,16 @@ class Predictor:
         Raises:
             ValueError: A column is missing or holds values of another kind.
         """
-        rows = encode(self.columns, frame) if len(frame) else np.empty((0, len(self.columns)))
-        return self.predict_matrix(rows)
+        return self.predict_matrix(self.matrix(frame))
+
+    def matrix(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return the matrix that the model reads, float64 (rows, encoded); raises as predict does."""
+        if not len(frame):
+            return np.empty((0, len(self.encoded)))
+        return encode(self.encoded, frame if self._transform is None else self._transform(frame))
 
     def predict_matrix(self, matrix: np.ndarray) -> np.ndarray:
-        """Return the same of a matrix that `encode` made."""
+        """Return the same of a matrix that `matrix` made."""
         if len(matrix) == 0:
             return np.empty((0, len(self.classes)) if self.classes else 0)
         predicted = np.asarray(self._model(matrix), dtype=np.float64)
@@ -124,6 +142,13 @@ def _number(column: pd.Series, feature: Mapping[str, Any]) -> np.ndarray:
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     if np.isinf(values).any():
         raise ValueError("holds an infinite value")
+    return values
+
+
+def _whole(column: pd.Series, feature: Mapping[str, Any]) -> np.ndarray:
+    values = _number(column, feature)
+    if not (np.isnan(values) | (values == np.floor(values))).all():
+        raise ValueError("holds fractions where the model learned whole numbers")
     return values
 
 
@@ -165,7 +190,100 @@ def hashed(texts: Sequence[str], bins: int) -> np.ndarray:
     return found
 
 
-ENCODINGS = {"number": _number, "boolean": _boolean, "category": _category, "text": _text}
+WHOLE = ("boolean", "whole")  # kinds that a transform graph takes as integers
+ENCODINGS = {"number": _number, "whole": _whole, "boolean": _boolean, "category": _category, "text": _text}
+
+
+def input_names(names: Sequence[str]) -> list[str]:
+    """Return names that TensorFlow takes, which knows no letters but those of ASCII."""
+    return [
+        name if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) else f"feature_{place}_{re.sub('[^A-Za-z0-9_]', '', name)}"
+        for place, name in enumerate(names)
+    ]
+
+
+def transformed(
+    function: Any, columns: Sequence[Mapping[str, Any]], names: Sequence[str], frame: pd.DataFrame
+) -> pd.DataFrame:
+    """Return what a transform graph makes of raw columns: numbers as float64, texts as text.
+
+    Args:
+        function: Takes the columns and returns what they become, each under its name of input_names, (rows, 1).
+        columns: What features.json says of the raw columns.
+        names: Of what they become.
+
+    Raises:
+        ValueError: A column is missing or holds values of another kind, or the graph fails.
+    """
+    import tensorflow
+
+    raw = {}
+    for name, column in zip(input_names([column["name"] for column in columns]), columns, strict=True):
+        try:
+            raw[name] = _raw(frame, column)[:, None]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"column {column['name']!r}: {error}") from None
+    parts: list[dict[str, np.ndarray]] = []
+    for first in range(0, len(frame), _AT_ONCE):
+        some = {name: tensorflow.constant(values[first : first + _AT_ONCE]) for name, values in raw.items()}
+        try:
+            parts.append({name: values.numpy()[:, 0] for name, values in function(**some).items()})
+        except tensorflow.errors.OpError as error:
+            said = (error.message or type(error).__name__).partition("\n\t")[0].strip().splitlines()[-1]
+            raise ValueError(f"the transform graph fails: {said}") from None
+    found = {}
+    for key, name in zip(input_names(names), names, strict=True):
+        values = np.concatenate([part[key] for part in parts])
+        found[name] = np.array([text.decode() for text in values], object) if values.dtype == object else values
+    return pd.DataFrame(found)
+
+
+def _raw(frame: pd.DataFrame, feature: Mapping[str, Any]) -> np.ndarray:
+    """Return a raw column as a transform graph takes it.
+
+    Texts as they are, whole numbers and booleans as int64, others as float64. Where a value may be missing, it is NaN
+    or an empty text, and whole numbers are float64, too.
+    """
+    name, optional = feature["name"], feature["optional"]
+    text, whole = feature["kind"] == "text", feature["kind"] in WHOLE
+    if name not in frame.columns:
+        if not optional:
+            raise ValueError("there is none")
+        return np.full(len(frame), "" if text else np.nan, object if text else np.float64)
+    column = frame[name]
+    if (text or whole) and not optional and column.isna().any():
+        raise ValueError("holds no value in some rows, and the transform graph takes one in each")
+    if text:
+        if not column.isna().all():
+            kind = pd.api.types.infer_dtype(column.cat.categories if column.dtype == "category" else column)
+            if kind not in ("string", "empty"):
+                raise ValueError(f"holds {kind} values where the model learned text")
+        return np.where(column.isna(), "", column.astype(object)).astype(object)
+    if whole and not optional and column.dtype.kind in "iu":
+        return column.to_numpy(dtype=np.int64)
+    values = ENCODINGS[feature["kind"]](column, feature)
+    return values.astype(np.int64) if whole and not optional else values
+
+
+def refuse_operations(folder: Path) -> None:
+    """Refuse a SavedModel whose graph reads or writes files by itself, or calls Python.
+
+    Raises:
+        ValueError: Naming the operation; or the file is none.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    try:
+        saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    except DecodeError:
+        raise ValueError("saved_model.pb is not TensorFlow's") from None
+    for meta in saved.meta_graphs:
+        functions = [function.node_def for function in meta.graph_def.library.function]
+        for nodes in (meta.graph_def.node, *functions):
+            found = REFUSED.intersection(node.op for node in nodes)
+            if found:
+                raise ValueError(f"its graph has the operation {min(found)}, which reaches out of it")
 
 
 def _xgboost(folder: Path) -> Model:
@@ -190,15 +308,32 @@ def _sklearn(folder: Path) -> Model:
     return estimator.predict_proba if hasattr(estimator, "predict_proba") else estimator.predict
 
 
-def _keras(folder: Path) -> Model:
+def _tensorflow() -> Any:
     # Read when TensorFlow is imported: it logs what is no user's business, and sums as it does in training.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    import keras
     import tensorflow
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    return tensorflow
+
+
+def _transform(
+    folder: Path, columns: Sequence[Mapping[str, Any]], encoded: Sequence[Mapping[str, Any]]
+) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    tensorflow = _tensorflow()
+    refuse_operations(folder / SAVED_MODEL)
+    loaded = tensorflow.saved_model.load(str(folder / SAVED_MODEL))
+    names = [feature["name"] for feature in encoded]
+    # The signature alone would not keep the vocabularies.
+    return lambda frame: transformed(loaded.signatures[TRANSFORM], columns, names, frame)
+
+
+def _keras(folder: Path) -> Model:
+    tensorflow = _tensorflow()
+    import keras
+
     with zipfile.ZipFile(folder / "model.keras") as archive:
         strange = [name for name in _classes(json.loads(archive.read("config.json"))) if name not in _KNOWN_CLASSES]
     if strange:

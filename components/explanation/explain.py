@@ -149,7 +149,7 @@ def explain(
     _require_memory(min(rows.rows, most), sample_rows, len(set(slices)), len(loaded.features))
     sample = draw(rows, most, seed, why)
     outputs = len(loaded.classes) if loaded.task == "multiclass" else 1
-    features = len(loaded.features)
+    features = len(loaded.encoded)
     groups = [_group(sample, column, outputs, features) for column in dict.fromkeys(slices)]
     walk = _Walk(loaded, explainer, sample, asked, groups, choices, tolerance or explainer.tolerance)
     write_dataset(attributions, walk.schema, walk.batches())
@@ -224,7 +224,7 @@ class _Walk:
     ) -> None:
         self._model, self._explainer, self._sample, self._asked, self._groups = model, explainer, sample, asked, groups
         self.labels: list[Any] = list(model.classes) if model.task == "multiclass" else [None]
-        self.sums = Sums(1, len(self.labels), len(model.features))
+        self.sums = Sums(1, len(self.labels), len(model.encoded))
         self.additivity = Additivity(tolerance)
         self.base = np.zeros(len(self.labels))
         self.extremes = {choice.text: chosen.Extremes(choice) for choice in choices if choice.end in chosen.BY_SCORE}
@@ -238,7 +238,7 @@ class _Walk:
                 *(pa.field(name, _plain(first.field(name).type)) for name in asked.keys),
                 *([pa.field("class", pa.array(model.classes).type)] if model.task == "multiclass" else []),
                 *(pa.field(name, pa.float64()) for name in ("prediction", "output", "base_value")),
-                *(pa.field(attribution_of(name), pa.float64()) for name in model.features),
+                *(pa.field(attribution_of(name), pa.float64()) for name in model.encoded_names),
             ]
         )
 
@@ -246,7 +246,7 @@ class _Walk:
         """Yield the attributions."""
         model, asked = self._model, self._asked
         columns = [*model.features, *asked.keys, *([asked.weight_column] if asked.weight_column else [])]
-        size = max(1, min(BATCH, VALUES // (len(self.labels) * len(model.features))))
+        size = max(1, min(BATCH, VALUES // (len(self.labels) * len(model.encoded))))
         start = 0
         for places, batch in self._sample.batches(columns, size):
             matrix = model.matrix(frame_of(batch.select(list(model.features))))
@@ -334,7 +334,7 @@ def _open(path: str | os.PathLike[str], model: TabularModel, argument: str) -> D
 
 def _check_keys(keys: Sequence[str], dataset: Dataset, model: TabularModel) -> None:
     require_columns(dataset, list(keys), COMPONENT, "keys")
-    ours = {"row", "class", "prediction", "output", "base_value", *map(attribution_of, model.features)}
+    ours = {"row", "class", "prediction", "output", "base_value", *map(attribution_of, model.encoded_names)}
     for name in keys:
         if name in ours:
             raise UserError(
@@ -411,7 +411,7 @@ def _measure(model: TabularModel, sample: Sample, asked: Asked, order: np.ndarra
         return of_classes(model.predict_matrix(rows), model.task)
 
     for feature in order[: asked.dependence_features]:
-        column = model.columns[feature]
+        column = model.encoded[feature]
         depended = dependence.depend(predict, matrix, weights, int(feature), column)
         found["dependence"][column["name"]] = {
             "kind": column["kind"],
@@ -433,7 +433,7 @@ def _measure(model: TabularModel, sample: Sample, asked: Asked, order: np.ndarra
             "rows": len(places),
             "repeats": asked.repeats,
             "features": [
-                {"name": model.features[place], "mean": float(means[place]), "deviation": float(spreads[place])}
+                {"name": model.encoded_names[place], "mean": float(means[place]), "deviation": float(spreads[place])}
                 for place in np.argsort(-means, kind="stable")
             ],
         }
@@ -461,8 +461,8 @@ def _features(model: TabularModel, absolute: np.ndarray, signed: np.ndarray, ord
     entries = []
     for place in order:
         entry: dict[str, Any] = {
-            "name": model.features[place],
-            "kind": model.columns[place]["kind"],
+            "name": model.encoded_names[place],
+            "kind": model.encoded[place]["kind"],
             "mean_absolute": float(means[place]),
             "mean": float(signed.mean(axis=0)[place]),
             "share": float(means[place] / total) if total > 0 else 0.0,
@@ -484,7 +484,7 @@ def _slices(group: Grouping, model: TabularModel) -> dict[str, Any]:
                 "value": name,
                 "rows": int((group.codes == place).sum()),
                 "mean_output": averages.outputs.tolist() if averages else None,
-                "mean_absolute": dict(zip(model.features, overall(averages.absolute).tolist(), strict=True))
+                "mean_absolute": dict(zip(model.encoded_names, overall(averages.absolute).tolist(), strict=True))
                 if averages
                 else None,
             }
@@ -521,14 +521,23 @@ def _local(
                 "base_value": float(found.base[output]),
                 "values": [
                     {
-                        "feature": model.features[feature],
-                        "value": document.plain(raw[model.features[feature]]),
+                        "feature": model.encoded_names[feature],
+                        "value": document.plain(_value(model, feature, raw, matrix[row])),
                         "attribution": float(values[feature]),
                     }
                     for feature in np.argsort(-np.abs(values), kind="stable")
                 ],
             }
     return [{"choice": choice.text, **rows[int(place)]} for choice, found in wanted for place in found]
+
+
+def _value(model: TabularModel, feature: int, raw: dict[str, Any], row: np.ndarray) -> Any:
+    """Return what a row holds of a feature: as it came, or as a transform graph made it."""
+    column = model.encoded[feature]
+    if not model.transforms:
+        return raw[column["name"]]
+    code = None if np.isnan(row[feature]) else row[feature].item()
+    return column["categories"][int(code)] if code is not None and column["kind"] == "category" else code
 
 
 def _places(choice: chosen.Choice, dataset: Dataset, walk: _Walk) -> np.ndarray:

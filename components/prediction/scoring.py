@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from penstock.components._shared.dataset import Dataset
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.model import TabularModel
+from penstock.components._shared.tabular import WHOLE
 
 COMPONENT = "predict_batch"
 BATCH = 131_072  # rows at a time
@@ -136,9 +137,14 @@ def unreadable(model: TabularModel, frame: pd.DataFrame) -> Problems:
     """Return the rows with values that the model cannot read."""
     problems: Problems = {}
     for column in model.columns:
-        if column["name"] in frame.columns and column["kind"] in _WRONG:
+        if column["name"] not in frame.columns:
+            continue
+        values = frame[column["name"]]
+        if model.transforms and not column["optional"] and column["kind"] in (*WHOLE, "text"):
+            for row in np.flatnonzero(values.isna()):
+                problems.setdefault(int(row), (column["name"], "is null"))
+        if column["kind"] in _WRONG:
             reason, wrong = _WRONG[column["kind"]]
-            values = frame[column["name"]]
             if values.dtype.kind in "iufb":
                 for row in np.flatnonzero(wrong(values.to_numpy(dtype=np.float64))):
                     problems.setdefault(int(row), (column["name"], reason))
@@ -147,5 +153,6 @@ def unreadable(model: TabularModel, frame: pd.DataFrame) -> Problems:
 
 _WRONG: Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "number": ("is infinite", np.isinf),
+    "whole": ("is no whole number", lambda values: np.isinf(values) | (np.floor(values) < values)),
     "boolean": ("is neither true nor false", lambda values: ~(np.isnan(values) | (values == 0) | (values == 1))),
 }

@@ -1,9 +1,9 @@
 """The declaration of `train`."""
 
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
 
 from penstock.components.images import image
 
@@ -15,6 +15,7 @@ def train(
     model: Output[Model],
     metrics: Output[Metrics],
     target: str,
+    transform_graph: Optional[Input[Artifact]] = None,
     framework: str = "xgboost",
     task: str = "auto",
     features: List[str] = [],
@@ -37,6 +38,9 @@ def train(
         model: MLflow model folder: signature, input example, native weights. Nothing in it is pickled.
         metrics: The framework's loss on both sets at the chosen round.
         target: Column to predict.
+        transform_graph: Graph written by transform, through which the rows go to the model in training and, as a part
+            of it, in serving; train_set and eval_set are the raw rows, features and exclude name what the graph makes.
+            Only with "keras".
         framework: "xgboost", "lightgbm", "sklearn" or "keras", which runs in the image "tensorflow".
         task: "binary", "multiclass", "regression", or "auto" to go by the target's type and values.
         features: Columns to learn from. Empty: all but the target, the weight and `exclude`.
@@ -77,6 +81,7 @@ def train(
         tracking=tracking,
         checkpoint=checkpoint,
         external_memory=external_memory,
+        transform_graph=transform_graph.path if transform_graph else None,
     )
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)

@@ -45,6 +45,7 @@ def fit(
     tracking: str = "",
     checkpoint: str = "",
     external_memory: bool = False,
+    transform_graph: str | os.PathLike[str] | None = None,
 ) -> Fitted:
     """Return what was learned, its model folder written to `model`.
 
@@ -67,6 +68,7 @@ def fit(
         checkpoint: Folder, a path or a URI, of a file that is written after every round, from which the same fit goes
             on if it is killed; empty: none.
         external_memory: Whether to read rows part by part, so that few of them are in memory.
+        transform_graph: Folder that TensorFlow Transform wrote, whose graph becomes part of the model.
 
     Raises:
         UserError: Something that was given is wrong; nothing is left at `model`.
@@ -86,7 +88,7 @@ def fit(
         external_memory=external_memory,
     )
     tracker = _tracker(tracking)
-    prepared = prepare(train_set, eval_set, settings, hyperparameters or {})
+    prepared = prepare(train_set, eval_set, settings, hyperparameters or {}, transform_graph=transform_graph)
     learned = learn(prepared.row, framework, prepared.job)
     write(model, prepared, learned)
     if tracker is not None:

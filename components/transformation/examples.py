@@ -118,9 +118,21 @@ def _listed(array: pa.Array, column: Column) -> pa.Array:
         values = _plain(lists.flatten(), kind)
         lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
         return _of(values, np.concatenate(([0], np.cumsum(lengths))), lists)
+    if column.missing:
+        array = _without_blanks(array, column)
     values = _plain(array.drop_null(), kind)
     present = array.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)
     return _of(values, np.concatenate(([0], np.cumsum(present))), array)
+
+
+def _without_blanks(array: pa.Array, column: Column) -> pa.Array:
+    """Return a column in which values may be missing: NaN and empty texts are, too, for so a model is told of them."""
+    if column.holds == TEXT:
+        array = _plain(array, _ARROW[TEXT])
+        return pc.if_else(pc.equal(pc.binary_length(array), 0), pa.scalar(None, array.type), array)
+    if pa.types.is_floating(array.type):
+        return pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
+    return array
 
 
 def _of(values: pa.Array, ends: np.ndarray, like: pa.Array) -> pa.Array:

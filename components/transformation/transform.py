@@ -20,7 +20,7 @@ from penstock.components._shared import beam
 from penstock.components._shared.dataset import KIND, ROW_GROUP, Dataset, open_dataset
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.rowhash import RowDigest, row_hashes
-from penstock.components._shared.sealed import new_folder, seal
+from penstock.components._shared.sealed import digest, new_folder, seal
 from penstock.components.transformation import examples
 from penstock.components.transformation.examples import Column
 from penstock.components.transformation.failing import built, explained
@@ -111,7 +111,7 @@ def transform(
 
         schema = examples.arrow_schema(tft.TFTransformOutput(str(graph)).transformed_feature_spec())
         for split, folder in targets.items():
-            _finish(folder, digests.get(split, RowDigest()), schema)
+            _finish(folder, digests.get(split, RowDigest()), schema, digest(graph / "transform_fn"))
     return Transformed(digests["train"].rows, digests.get("eval", RowDigest()).rows)
 
 
@@ -208,12 +208,13 @@ def _loaded(
     return lambda batch: examples.columns_from(layer(adapter.ToBatchTensors(batch)), schema), schema
 
 
-def _finish(folder: Path, digest: RowDigest, schema: pa.Schema) -> None:
+def _finish(folder: Path, rows: RowDigest, schema: pa.Schema, graph: str) -> None:
     if not any(folder.iterdir()):
         pq.write_table(schema.empty_table(), folder / "part-00000.parquet")
     facts = {
-        "rows": digest.rows,
+        "rows": rows.rows,
         "schema": [{"name": field.name, "type": str(field.type)} for field in schema],
-        "fingerprint": digest.fingerprint(schema),
+        "fingerprint": rows.fingerprint(schema),
+        "transformed": graph,
     }
     seal(folder, KIND, facts)

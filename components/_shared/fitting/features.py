@@ -22,11 +22,12 @@ class Feature:
     """A column to learn from.
 
     Attributes:
-        kind: "number", "boolean" or "category"; "text" where texts are hashed into bins.
+        kind: "number", "boolean" or "category"; "text" where texts are hashed into bins. Of what a transform graph
+            reads, "text" is as it is, and integers are "whole".
         optional: Whether values are missing in the data, so that they may be missing later.
         whole: Whether it holds integers.
         categories: Texts in sorted order; of a category only.
-        bins: Of a text only.
+        bins: Of a text that is hashed only.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Feature:
         """Return its entry of features.json."""
         entry: dict[str, Any] = {"name": self.name, "kind": self.kind, "optional": self.optional}
         entry |= {"categories": list(self.categories)} if self.kind == "category" else {}
-        return entry | ({"bins": self.bins} if self.kind == "text" else {})
+        return entry | ({"bins": self.bins} if self.bins else {})
 
 
 def choose_columns(

@@ -36,12 +36,16 @@ def write_model(
     features: Sequence[Feature],
     example: pa.Table,
     facts: Mapping[str, Any],
+    *,
+    transformed: Sequence[Feature] | None = None,
 ) -> None:
     """Write a sealed model folder.
 
     Args:
+        features: Of the columns that the model reads.
         example: Some training rows, put into the folder as the input example.
         facts: Lineage, for the manifest and MLmodel's metadata; versions are added.
+        transformed: Of what the model's transform graph makes of them; None: it has none.
     """
     with new_folder(path) as folder:
         description = {
@@ -52,6 +56,10 @@ def write_model(
             "classes": list(target.classes),
             "features": [feature.description() for feature in features],
         }
+        if transformed is not None:
+            # The graph is told by its fingerprint, for a SavedModel is never the same bytes twice.
+            description["transform_graph"] = facts["transform_graph"]
+            description["transformed"] = [feature.description() for feature in transformed]
         _write_json(folder / tabular.DESCRIPTION, description)
         learned.save(folder / framework.weights)
         loader = _copy_code(folder)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.components._shared import memory
-from penstock.components._shared.dataset import open_dataset, require_columns
+from penstock.components._shared.dataset import Dataset, open_dataset, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.fitting import frameworks
 from penstock.components._shared.fitting.checkpoint import checkpoint_of
@@ -30,6 +30,7 @@ from penstock.components._shared.fitting.frameworks import Framework, Job, Learn
 from penstock.components._shared.fitting.hyperparameters import by_place, check
 from penstock.components._shared.fitting.survey import Column, Tables, survey
 from penstock.components._shared.fitting.target import Target, learn_target, refuse_missing
+from penstock.components._shared.fitting.transform_graph import Through, TransformGraph
 from penstock.components._shared.fitting.weights import check_weights, class_factors, combined, row_weights
 
 
@@ -57,6 +58,8 @@ class Prepared:
 
     Attributes:
         row: The framework.
+        features: Of the raw columns that the model reads.
+        transformed: Of what its transform graph makes of them; without one None.
         columns: The columns to learn from, in order.
         settled: The hyperparameters as the user may name them; in `job` columns are places.
         example: Some training rows.
@@ -67,6 +70,7 @@ class Prepared:
     row: Framework
     target: Target
     features: tuple[Feature, ...]
+    transformed: tuple[Feature, ...] | None
     columns: tuple[str, ...]
     settled: dict[str, Any]
     job: Job
@@ -80,6 +84,7 @@ def prepare(
     settings: Settings,
     hyperparameters: Mapping[str, Any],
     *,
+    transform_graph: str | os.PathLike[str] | None = None,
     all_categories: bool = False,
 ) -> Prepared:
     """Return a job for the framework, made of the datasets.
@@ -88,6 +93,7 @@ def prepare(
         train_set: Dataset folder of the rows to fit.
         eval_set: Dataset folder of the rows that early stopping watches; may be empty if it is off.
         hyperparameters: The framework's own.
+        transform_graph: Output of TensorFlow Transform whose graph makes what is learned from of the rows' columns.
         all_categories: Whether to keep the categories beyond the number that the framework takes.
 
     Raises:
@@ -108,6 +114,14 @@ def prepare(
             f"{settings.framework} cannot read rows part by part: {reason}",
             f"Leave it false, or choose one of {', '.join(frameworks.EXTERNAL)} as they come",
         )
+    if transform_graph and not row.embeds:
+        raise UserError(
+            "train",
+            "transform_graph",
+            f"a model of {settings.framework} cannot hold a graph of TensorFlow",
+            f"Choose {' or '.join(frameworks.EMBEDDING)}, or give the transformed datasets alone",
+        )
+    graph = TransformGraph(transform_graph) if transform_graph else None
     train_rows = open_dataset(train_set, "train", "train_set")
     eval_rows = open_dataset(eval_set, "train", "eval_set")
     if not train_rows.rows:
@@ -117,13 +131,24 @@ def prepare(
     if weight_column == target:
         raise UserError("train", "weight_column", f"{target!r} is the target", "Choose another column")
     columns = choose_columns(
-        list(train_rows.schema), target, weight_column, list(settings.features), list(settings.exclude)
+        list(graph.columns if graph else train_rows.schema),
+        target,
+        weight_column,
+        list(settings.features),
+        list(settings.exclude),
     )
-    needed = [*columns, target, *([weight_column] if weight_column else [])]
-    require_columns(eval_rows, needed, "train", "eval_set")
+    besides = [target, *([weight_column] if weight_column else [])]
+    read = _sources(graph, columns, train_rows, besides) if graph else columns
+    require_columns(eval_rows, [*read, *besides], "train", "eval_set")
     _require_memory(row, streamed, train_rows.rows + eval_rows.rows, len(columns))
-    train = Tables(train_rows, needed, streamed)
-    evaluation = Tables(eval_rows, needed, streamed)
+    embedded = graph.embed(columns, Tables(train_rows, read, streamed=True).schema) if graph else None
+
+    def tables_of(dataset: Dataset, argument: str) -> Tables:
+        if embedded:
+            return Through(embedded, dataset, besides, argument)
+        return Tables(dataset, [*columns, *besides], streamed)
+
+    train, evaluation = tables_of(train_rows, "train_set"), tables_of(eval_rows, "eval_set")
     texts = [name for name in columns if is_text(train.schema.field(name).type)]
     seen = survey(train, train.schema, [*texts, target] if streamed else texts)
     eval_seen = survey(evaluation, evaluation.schema or train.schema, [target] if streamed else [])
@@ -166,6 +191,7 @@ def prepare(
         "train_rows": train_rows.rows,
         "eval_fingerprint": eval_rows.fingerprint,
         "eval_rows": eval_rows.rows,
+        **({"transform_graph": graph.fingerprint} if graph else {}),
     }
     told = {**asdict(settings), "columns": columns, "settled": settled, **lineage, "versions": versions(row)}
     job: Job = Job(
@@ -185,18 +211,47 @@ def prepare(
         texts=tuple(feature.categories for feature in learned_features),
         bins=tuple(feature.bins for feature in learned_features),
         checkpoint=settings.checkpoint and checkpoint_of(settings.checkpoint, told),
+        graph=embedded,
     )
+    first = train.raw(0)
     return Prepared(
         settings=settings,
         row=row,
         target=learned_target,
-        features=learned_features,
+        features=embedded.features if embedded else learned_features,
+        transformed=learned_features if embedded else None,
         columns=tuple(columns),
         settled=settled,
         job=job,
-        example=train[0].take(list(range(min(EXAMPLE_ROWS, len(train[0]))))),  # a slice would keep all rows in memory
+        example=first.take(list(range(min(EXAMPLE_ROWS, len(first))))),  # a slice would keep all rows in memory
         lineage=lineage,
     )
+
+
+def _sources(graph: TransformGraph, columns: Sequence[str], rows: Dataset, besides: Sequence[str]) -> list[str]:
+    """Return the raw columns that a graph makes columns of.
+
+    Raises:
+        UserError: The rows do not have them, are transformed already, or one of them is not there to be learned from.
+    """
+    if rows.transformed:
+        raise UserError(
+            "train",
+            "train_set",
+            "its rows are transformed already, and would be once more",
+            "Give the rows that transform read, or leave transform_graph out",
+        )
+    read = graph.sources(columns)
+    require_columns(rows, read, "train", "transform_graph")
+    for name in (name for name in besides if name in read):
+        made = [column for column in columns if name in graph.columns[column].sources]
+        raise UserError(
+            "train",
+            "transform_graph",
+            f"it makes {', '.join(made)} of {name!r}, which is not known where the model is served",
+            f"Add to exclude: {made}",
+        )
+    return read
 
 
 def _require_memory(row: Framework, streamed: bool, rows: int, columns: int) -> None:
@@ -275,7 +330,16 @@ def write(model: str | os.PathLike[str], prepared: Prepared, learned: Learned) -
         **prepared.lineage,
         "metrics": learned.metrics,
     }
-    write_model(model, prepared.row, learned, prepared.target, prepared.features, prepared.example, facts)
+    write_model(
+        model,
+        prepared.row,
+        learned,
+        prepared.target,
+        prepared.features,
+        prepared.example,
+        facts,
+        transformed=prepared.transformed,
+    )
 
 
 def in_range(argument: str, value: object, least: int) -> None:

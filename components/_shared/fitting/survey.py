@@ -82,6 +82,10 @@ class Tables(Sequence[pa.Table]):
         return len(self._places) if self._whole is None else 1
 
     def __getitem__(self, place: Any) -> Any:
+        return self.raw(place)
+
+    def raw(self, place: int) -> pa.Table:
+        """Return a table as it lies in the dataset."""
         if self._whole is not None:
             return [self._whole][place]
         file, group = self._places[place]

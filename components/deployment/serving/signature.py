@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 
+from penstock.components._shared.errors import UserError
 from penstock.components._shared.model import TabularModel
 from penstock.components._shared.tabular import hashed
-from penstock.components.deployment.serving.refusal import SHOWN, Problem, invalid, shown
+from penstock.components.deployment.serving.refusal import SHOWN, Problem, Refusal, invalid, shown
 
 LARGEST = 2**53 - 1  # of whole numbers that a float64 tells apart
 REMEMBERED = 100_000  # texts whose bins are
@@ -60,13 +62,14 @@ class Field:
     Attributes:
         type: MLflow's name of it: "long", "double", "boolean", "string", or "any", a boolean that may be missing.
         required: Whether each row has to have a value.
-        codes: Place of each category, or bin of any text; empty where the column is no text.
+        codes: Place of each category, or bin of any text; empty where the column is no text. None: a transform graph
+            reads the texts.
     """
 
     name: str
     type: str
     required: bool
-    codes: Mapping[str, float]
+    codes: Mapping[str, float] | None
 
     @property
     def kind(self) -> Kind:
@@ -99,10 +102,12 @@ class Signature:
     Attributes:
         inputs: In the order of the matrix.
         outputs: Name and MLflow's type of each column of a prediction.
+        transform: Makes the matrix of the columns, where the model has a transform graph.
     """
 
     inputs: tuple[Field, ...]
     outputs: tuple[tuple[str, str], ...]
+    transform: Callable[[pd.DataFrame], np.ndarray] | None = None
 
     @classmethod
     def of(cls, model: TabularModel, folder: Path) -> Signature:
@@ -114,16 +119,15 @@ class Signature:
                 name=column["name"],
                 type=types[column["name"]]["type"],
                 required=not column["optional"],
-                codes=Bins(column["bins"])
-                if column["kind"] == "text"
-                else {text: place for place, text in enumerate(column.get("categories", ()))},
+                codes=_codes(column),
             )
             for column in model.columns
         )
-        return cls(inputs, tuple((entry["name"], entry["type"]) for entry in json.loads(written["outputs"])))
+        outputs = tuple((entry["name"], entry["type"]) for entry in json.loads(written["outputs"]))
+        return cls(inputs, outputs, model.matrix if model.transforms else None)
 
     def matrix(self, columns: Mapping[str, Sequence[Any]], rows: int) -> np.ndarray:
-        """Return the matrix that the model reads, float64 (rows, inputs).
+        """Return the matrix that the model reads, float64: (rows, inputs), or as its transform graph makes it.
 
         Args:
             columns: Values by column, `rows` of each, None or ABSENT where there is none. Columns that the model does
@@ -132,7 +136,7 @@ class Signature:
         Raises:
             Refusal: Values are missing or of another kind; it names row and field.
         """
-        matrix = np.full((rows, len(self.inputs)), np.nan)
+        matrix = np.full((rows, len(self.inputs)), np.nan, dtype=object if self.transform else np.float64)
         problems: list[Problem] = []
         for place, field in enumerate(self.inputs):
             values = columns.get(field.name)
@@ -149,7 +153,21 @@ class Signature:
                 break
         if problems:
             raise invalid(problems)
-        return matrix
+        return matrix if self.transform is None else self._transformed(matrix, self.transform)
+
+    def _transformed(self, rows: np.ndarray, transform: Callable[[pd.DataFrame], np.ndarray]) -> np.ndarray:
+        kinds = {field.name: object if field.codes is None else np.float64 for field in self.inputs}
+        frame = pd.DataFrame({name: rows[:, place].astype(kind) for place, (name, kind) in enumerate(kinds.items())})
+        try:
+            return transform(frame)
+        except UserError as error:
+            raise Refusal(400, "invalid", error.problem) from error
+
+
+def _codes(column: Mapping[str, Any]) -> Mapping[str, float] | None:
+    if column["kind"] == "text":
+        return Bins(column["bins"]) if "bins" in column else None
+    return {text: place for place, text in enumerate(column.get("categories", ()))}
 
 
 def _encoded(field: Field, values: Sequence[Any]) -> np.ndarray | None:
@@ -168,6 +186,8 @@ def _encoded(field: Field, values: Sequence[Any]) -> np.ndarray | None:
         except UnicodeEncodeError:
             return None
         codes = field.codes
+        if codes is None:
+            return np.array([value if type(value) is str else None for value in values], dtype=object)
         return np.array([codes.get(value, np.nan) for value in values], dtype=np.float64)
     try:
         if gaps:

@@ -42,7 +42,7 @@ def _gradient(subject: Subject) -> Explainer:
     rows, weights = subject.background()
     drawn = np.random.default_rng(subject.seed).choice(len(rows), size=BACKGROUND, p=weights / weights.sum())
     starts = columns(rows[np.sort(drawn)], training=False).numpy()
-    places = column_places(columns, rows, subject.model.columns)
+    places = column_places(columns, rows, subject.model.encoded)
     points, shares = np.polynomial.legendre.leggauss(STEPS)
     points, shares = ((points + 1) / 2).astype(np.float32), (shares / 2).astype(np.float32)
     outputs = int(end.shape[1])
@@ -62,7 +62,7 @@ def _gradient(subject: Subject) -> Explainer:
     size = max(1, AT_ONCE // (BACKGROUND * STEPS))
 
     def attribute(matrix: np.ndarray) -> Attributed:
-        values = np.zeros((len(matrix), outputs, len(subject.model.features)))
+        values = np.zeros((len(matrix), outputs, len(subject.model.encoded)))
         own = np.zeros((len(matrix), outputs))
         for start in range(0, len(matrix), size):
             ends = columns(matrix[start : start + size], training=False)

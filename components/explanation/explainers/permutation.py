@@ -21,7 +21,7 @@ def explainer(subject: Subject) -> Explainer:
     random = np.random.default_rng(subject.seed)
     chosen = random.choice(len(rows), size=BACKGROUND, p=weights / weights.sum())
     background = rows[np.sort(chosen)]
-    features = len(subject.model.features)
+    features = len(subject.model.encoded)
     steps = 2 * features + 1
 
     def predict(matrix: np.ndarray) -> np.ndarray:

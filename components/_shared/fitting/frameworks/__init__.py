@@ -18,6 +18,7 @@ from penstock.components._shared.errors import UserError
 
 NAMES = ("keras", "lightgbm", "sklearn", "xgboost")
 EXTERNAL = ("keras", "lightgbm", "xgboost")  # those that can read rows part by part
+EMBEDDING = ("keras",)  # those whose models can hold a transform graph
 # Extras that frameworks need, of the names of the environments in containers/ that have them.
 EXTRAS = {"keras": "tensorflow"}
 
@@ -85,6 +86,7 @@ class Job(Generic[R]):
         texts: The categories themselves, by feature.
         bins: Bins by feature into which texts are hashed, 0 for all others.
         checkpoint: Path or URI of the file that a fit is taken up from; empty: none.
+        graph: What makes the features of raw columns, for the model to hold; of a framework whose row says `embeds`.
     """
 
     task: str
@@ -102,6 +104,7 @@ class Job(Generic[R]):
     texts: tuple[tuple[str, ...], ...] = ()
     bins: tuple[int, ...] = ()
     checkpoint: str = ""
+    graph: Any = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ class Framework:
         bytes_of_row: What it keeps of every row in memory while it reads parts.
         bytes_of_cell: The same of every value.
         resumes: Whether it writes checkpoints.
+        embeds: Whether its models can hold a graph of TensorFlow Transform.
     """
 
     distributions: tuple[tuple[str, ...], ...]
@@ -179,6 +183,7 @@ class Framework:
     bytes_of_row: int = 0
     bytes_of_cell: int = 0
     resumes: bool = False
+    embeds: bool = False
 
 
 def framework(name: str) -> Framework:

@@ -4,6 +4,9 @@ The model has two doors. Its inputs are the raw columns, one each, of shape (row
 where NaN is missing; texts as strings, where a text that is no category is missing. Inside of it the layer "encoded" is
 a model, too: it reads the matrix of penstock.components._shared.tabular, which is how Penstock itself asks it. The
 layer "margin" in there gives what comes before the sigmoid or softmax.
+
+With a transform graph, model.keras is the network alone: its inputs are what the graph makes. The SavedModel holds
+both, and has a signature for what the graph makes beside the one that predicts.
 """
 
 from __future__ import annotations
@@ -23,7 +26,6 @@ import logging
 import math
 import mmap
 import re
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +42,7 @@ from penstock.components._shared.errors import UserError
 from penstock.components._shared.fitting.checkpoint import Checkpoint
 from penstock.components._shared.fitting.frameworks import Framework, Job, Known, Learned, Parts, Rows
 from penstock.components._shared.fitting.workers import Workers, workers
-from penstock.components._shared.tabular import ENCODED, HASH_KEY
+from penstock.components._shared.tabular import ENCODED, HASH_KEY, SAVED_MODEL, TRANSFORM, input_names
 
 MARGIN = "margin"
 MEASURED = 8192  # rows of a batch whose loss is measured
@@ -164,7 +166,7 @@ def fit(job: Job) -> Learned:
     return Learned(
         rounds=rounds,
         metrics=metrics,
-        save=lambda path: _save(model, path),
+        save=lambda path: _save(model, job, path),
         writes=team.is_chief,
     )
 
@@ -239,7 +241,7 @@ def _model(job: Job, scale: Scale) -> Any:
     """Return the model of raw columns, not fitted yet."""
     encoded = _encoded(job, scale)
     inputs, columns = {}, []
-    for name, size, texts, bins in zip(_names(job), job.categories, job.texts, job.bins, strict=True):
+    for name, size, texts, bins in zip(input_names(job.names), job.categories, job.texts, job.bins, strict=True):
         kind = "float64" if size is None else "string"
         inputs[name] = raw = keras.Input((1,), dtype=kind, name=name)
         if bins:
@@ -256,14 +258,6 @@ def _model(job: Job, scale: Scale) -> Any:
         columns.append(ops.cast(found, "float64") - 1.0)  # below 0 is missing
     matrix = layers.Concatenate(name="matrix", dtype="float64")(columns) if len(columns) > 1 else columns[0]
     return keras.Model(inputs, encoded(matrix), name="model")
-
-
-def _names(job: Job) -> list[str]:
-    """Return names that TensorFlow takes, which knows no letters but those of ASCII."""
-    return [
-        name if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) else f"feature_{place}_{re.sub('[^A-Za-z0-9_]', '', name)}"
-        for place, name in enumerate(job.names)
-    ]
 
 
 def _unused(texts: Sequence[str]) -> str:
@@ -508,15 +502,36 @@ class _State:
             variable.assign(arrays[f"variable_{place}"])
 
 
-def _save(model: Any, path: Path) -> None:
+def _save(model: Any, job: Job, path: Path) -> None:
     """Write model.keras, the same bytes for the same model, and beside it the SavedModel."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "model.keras")
         model.save(file)
         path.write_bytes(_undated(file.read_bytes()))
-        exported = path.with_name("saved_model")
+    exported = path.with_name(SAVED_MODEL)
+    if job.graph is None:
         model.export(exported, format="tf_saved_model", verbose=False)
-    shutil.rmtree(exported / "assets", ignore_errors=True)  # empty: vocabularies are in the graph
+    else:
+        _export(model, job, exported)
+    with contextlib.suppress(OSError):
+        (exported / "assets").rmdir()  # empty where vocabularies are in the graph
+
+
+def _export(model: Any, job: Job, folder: Path) -> None:
+    """Write the SavedModel of a transform graph with the network behind it."""
+    transform = job.graph.function
+    keys = dict(zip(input_names(job.graph.names), input_names(job.names), strict=True))
+
+    @tf.function
+    def serve(**columns: Any) -> dict[str, Any]:
+        made = transform(**columns)
+        return {"output_0": model({keys[key]: column for key, column in made.items()}, training=False)}
+
+    module = tf.Module()
+    module.model, module.resources = model, job.graph.resources
+    specs = transform.structured_input_signature[1]
+    signatures = {"serving_default": serve.get_concrete_function(**specs), TRANSFORM: transform}
+    tf.saved_model.save(module, str(folder), signatures)
 
 
 def _undated(content: bytes) -> bytes:
@@ -563,4 +578,5 @@ FRAMEWORK = Framework(
     whole=lambda given: "",
     resumes=True,
     reports=lambda given: True,
+    embeds=True,
 )
