@@ -52,6 +52,59 @@ class Sliced:
         return Slice(column, name, np.flatnonzero(pc.equal(self.values, name).to_numpy(zero_copy_only=False)))
 
 
+@dataclass(frozen=True)
+class Rule:
+    """By what a column is sliced.
+
+    Attributes:
+        names: Of its slices.
+        edges: Least value of each bin, where it is cut into bins; else None.
+        note: What is folded or binned; empty if nothing is.
+    """
+
+    names: tuple[str, ...]
+    edges: pa.Array | None
+    note: str
+
+    def codes(self, values: pa.Array) -> np.ndarray:
+        """Return the place in `names` of the slice that each value is in."""
+        values = _flat(values)
+        if self.edges is None:
+            # A value that is itself called "other" goes where the rest goes; it is the last.
+            names = pa.array(self.names, pa.string())
+            places = pc.index_in(text_of(values).cast(pa.string()), value_set=names)
+            return pc.fill_null(places, len(self.names) - 1).to_numpy(zero_copy_only=False)
+        codes = np.full(len(values), len(self.edges))
+        for place, edge in enumerate(self.edges):
+            codes[pc.fill_null(pc.greater_equal(values, edge), False).to_numpy(zero_copy_only=False)] = place
+        return codes
+
+
+def rule_of(column: pa.ChunkedArray, name: str, component: str, argument: str) -> Rule:
+    """Return by what a column is sliced; see cut()."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise UserError(component, argument, f"{name!r} is {kind}", "Slice by a column of text, numbers or times")
+    flat = _flat(column)
+    counts = pc.value_counts(text_of(flat))
+    distinct = len(counts)
+    ordered = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if distinct > MOST and (ordered or pa.types.is_temporal(kind)):
+        edges, names = _bins(flat)
+        return Rule(
+            (*names, *((NULL,) if flat.null_count else ())), edges, f"{distinct:,} distinct values, cut into bins"
+        )
+    if distinct <= MOST:
+        present = pc.unique(flat)
+        names = pc.fill_null(_text(present.take(pc.sort_indices(present))), NULL).unique().to_pylist()
+        return Rule(tuple(names), None, "")
+    largest = sorted(counts.to_pylist(), key=lambda entry: (-entry["counts"], entry["values"]))
+    kept = [entry for entry in largest if entry["values"] != OTHER][:MOST]
+    folded = len(flat) - sum(entry["counts"] for entry in kept)
+    note = f"{distinct:,} distinct values; the {distinct - MOST:,} smallest are {OTHER!r}, {folded:,} rows"
+    return Rule((*(entry["values"] for entry in kept), OTHER), None, note)
+
+
 def cut(column: pa.ChunkedArray, name: str, component: str, argument: str) -> Sliced:
     """Return the slices of a column in ascending order, or the largest first where not all have one of their own.
 
@@ -68,33 +121,17 @@ def cut(column: pa.ChunkedArray, name: str, component: str, argument: str) -> Sl
     Raises:
         UserError: The column is of a type that has no values to go by.
     """
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise UserError(component, argument, f"{name!r} is {kind}", "Slice by a column of text, numbers or times")
-    flat = _without_nan(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
-    values = text_of(flat)
-    counts = pc.value_counts(values)
-    distinct = len(counts)
-    ordered = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    if distinct > MOST and (ordered or pa.types.is_temporal(kind)):
-        return Sliced(_bins(flat, name), values, f"{distinct:,} distinct values, cut into bins")
-    largest = sorted(counts.to_pylist(), key=lambda entry: (-entry["counts"], entry["values"]))
-    # A value that is itself called "other" goes where the rest goes.
-    kept = [entry["values"] for entry in largest if entry["values"] != OTHER][:MOST]
-    if distinct <= MOST:
-        present = pc.unique(flat)
-        kept = pc.fill_null(_text(present.take(pc.sort_indices(present))), NULL).unique().to_pylist()
-    codes = pc.fill_null(pc.index_in(values, value_set=pa.array(kept, values.type)), len(kept)).to_numpy()
-    slices = [Slice(name, value, np.flatnonzero(codes == place)) for place, value in enumerate(kept)]
-    if distinct <= MOST:
-        return Sliced(tuple(slices), values, "")
-    slices.append(Slice(name, OTHER, np.flatnonzero(codes == len(kept))))
-    folded = len(slices[-1].places)
-    note = f"{distinct:,} distinct values; the {distinct - MOST:,} smallest are {OTHER!r}, {folded:,} rows"
-    return Sliced(tuple(slices), values, note)
+    rule = rule_of(column, name, component, argument)
+    codes = rule.codes(column)
+    slices = [Slice(name, value, np.flatnonzero(codes == place)) for place, value in enumerate(rule.names)]
+    return Sliced(tuple(slices), text_of(_flat(column)), rule.note)
+
+
+def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece and without a dictionary, NaN as null."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return _without_nan(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
 
 
 def text_of(values: pa.Array) -> pa.Array:
@@ -117,21 +154,13 @@ def _text(values: pa.Array) -> pa.Array:
     return values.cast(pa.string())
 
 
-def _bins(values: pa.Array, name: str) -> tuple[Slice, ...]:
-    present = np.flatnonzero(pc.is_valid(values).to_numpy(zero_copy_only=False))
-    order = pc.sort_indices(values).to_numpy()[: len(present)]
+def _bins(values: pa.Array) -> tuple[pa.Array, list[str]]:
+    """Return the least value of each bin, and how the bins are called."""
+    order = pc.sort_indices(values).to_numpy()[: len(values) - values.null_count]
     # Each bin starts with the value of a row, so that equal values share a bin.
     starts = values.take(pa.array(order[np.arange(BINS) * len(order) // BINS]))
     edges = pc.unique(starts)
-    texts = _labels(edges, values.take(pa.array(order[-1:])))
-    bin_of = np.full(len(values), -1)
-    for place, edge in enumerate(edges):
-        reached = pc.fill_null(pc.greater_equal(values, edge), False).to_numpy(zero_copy_only=False)
-        bin_of[reached] = place
-    slices = [Slice(name, text, np.flatnonzero(bin_of == place)) for place, text in enumerate(texts)]
-    if len(present) < len(values):
-        slices.append(Slice(name, NULL, np.flatnonzero(bin_of < 0)))
-    return tuple(slices)
+    return edges, _labels(edges, values.take(pa.array(order[-1:])))
 
 
 def _labels(edges: pa.Array, top: pa.Array) -> list[str]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from penstock.components._shared.dataset import Dataset
 from penstock.components._shared.errors import UserError
-from penstock.components._shared.metrics.tasks import Scored
 from penstock.components._shared.mlflow_registry import CHAMPION, open_registry
 from penstock.components._shared.model import TabularModel, load_model
-from penstock.components.evaluation.data import score
+from penstock.components.evaluation.measuring import Results
 
 COMPONENT = "evaluate"
 
@@ -26,24 +23,25 @@ class Champion:
         name: How to call it, for example "taxi-tips version 3".
         version: Its version; empty if there is none yet.
         problem: Why it cannot be measured on these rows; empty if it can.
-        scored: Its predictions of them, if it can.
+        results: Its metrics by slice, if it can.
     """
 
     name: str = ""
     version: str = ""
     problem: str = ""
-    scored: Scored | None = None
+    results: Results | None = None
 
 
-def find_champion(registry: str, model_name: str, like: TabularModel, dataset: Dataset, labels: np.ndarray) -> Champion:
-    """Return the champion of a registered model with its predictions.
+def find_champion(
+    registry: str, model_name: str, like: TabularModel, measure: Callable[[TabularModel, Path], Results]
+) -> Champion:
+    """Return the champion of a registered model with its metrics.
 
     Args:
         registry: URI of the MLflow registry.
         model_name: Name of the registered model.
         like: Model that it is compared with; it has to predict the same.
-        dataset: Rows to predict.
-        labels: Their labels.
+        measure: Returns the metrics of a model, loaded from a folder, on the rows.
 
     Raises:
         UserError: The registry does not answer, or does not hand the champion out.
@@ -59,12 +57,12 @@ def find_champion(registry: str, model_name: str, like: TabularModel, dataset: D
             model = load_model(fetched, COMPONENT, "champion")
         except UserError as error:
             return Champion(name, version, error.problem.replace(f"{fetched}: ", "").replace(str(fetched), "it"))
-    if problem := _unlike(model, like):
-        return Champion(name, version, problem)
-    try:
-        return Champion(name, version, scored=score(model, dataset, labels, like.classes))
-    except UserError as error:
-        return Champion(name, version, error.problem)
+        if problem := _unlike(model, like):
+            return Champion(name, version, problem)
+        try:
+            return Champion(name, version, results=measure(model, fetched))
+        except UserError as error:
+            return Champion(name, version, error.problem)
 
 
 def _unlike(model: TabularModel, like: TabularModel) -> str:

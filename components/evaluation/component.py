@@ -1,6 +1,6 @@
 """The declaration of `evaluate`."""
 
-from typing import List, NamedTuple
+from typing import Any, Dict, List, NamedTuple  # kfp reads these names
 
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
@@ -25,6 +25,8 @@ def evaluate(
     bootstrap_samples: int = 200,
     confidence: float = 0.95,
     seed: int = 0,
+    engine: str = "local",
+    beam_options: Dict[str, Any] = {"runner": "DirectRunner"},
 ) -> NamedTuple("Evaluated", [("blessed", bool), ("reason", str), ("champion_version", str)]):
     """Measure a model with confidence intervals, by slice, and decide whether it may replace the champion.
 
@@ -44,6 +46,9 @@ def evaluate(
         bootstrap_samples: Bootstrap resamples behind each confidence interval; 0: no intervals.
         confidence: Coverage of the intervals, 0 to 1.
         seed: Of the bootstrap.
+        engine: Where rows are predicted and measured: "local", on this machine, or "beam", by TensorFlow Model Analysis
+            on Apache Beam, in the image penstock/beam; without intervals there.
+        beam_options: Beam's own options; `runner` is DirectRunner, DataflowRunner, FlinkRunner or SparkRunner.
 
     Returns:
         blessed: Whether every condition of the gate holds.
@@ -65,6 +70,9 @@ def evaluate(
         bootstrap_samples=bootstrap_samples,
         confidence=confidence,
         seed=seed,
+        engine=engine,
+        beam_options=beam_options,
+        eval_set_uri=eval_set.uri,
     )
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)

@@ -25,9 +25,10 @@ def curves_of(task: str, scored: Scored, classes: Sequence[Any]) -> dict[str, An
     """
     if task == "regression":
         return {"residuals": _residuals(scored), "predicted_by_actual": _predicted_by_actual(scored)}
-    shared = {"calibration": _calibration(scored), "confusion": _confusion(scored, [label_text(c) for c in classes])}
+    matrix = _matrix(scored, len(classes))
+    shared = {"calibration": _calibration(scored), "confusion": confusion_of(matrix, classes)}
     if task == "multiclass":
-        return shared | {"by_class": _by_class(scored, classes)}
+        return shared | {"by_class": by_class_of(matrix, classes)}
     return {**_roc_and_pr(scored), **shared, "scores": _scores(scored)}
 
 
@@ -82,10 +83,15 @@ def _calibration(scored: Scored) -> dict[str, Any]:
     }
 
 
-def _confusion(scored: Scored, labels: list[str]) -> dict[str, Any]:
-    classes = len(labels)
+def _matrix(scored: Scored, classes: int) -> np.ndarray:
+    """Return the number of rows by actual and predicted class."""
     predicted = (scored.predictions[:, 1] >= 0.5).astype(int) if classes == 2 else scored.predictions.argmax(axis=1)
-    matrix = np.bincount(scored.labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    return np.bincount(scored.labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def confusion_of(matrix: np.ndarray, names: Sequence[Any]) -> dict[str, Any]:
+    """Return rows by actual and predicted class with the labels beside; of many classes the smallest are one."""
+    labels, classes = [label_text(name) for name in names], len(names)
     if classes > MOST_CLASSES:
         largest = np.sort(np.argsort(-matrix.sum(axis=1), kind="stable")[: MOST_CLASSES - 1])
         group = np.full(classes, MOST_CLASSES - 1)
@@ -96,12 +102,13 @@ def _confusion(scored: Scored, labels: list[str]) -> dict[str, Any]:
     return {"labels": labels, "matrix": matrix.tolist()}
 
 
-def _by_class(scored: Scored, classes: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return precision, recall and F1 of each class, None where there is no such row or prediction."""
-    predicted = scored.predictions.argmax(axis=1)
-    right = np.bincount(scored.labels[predicted == scored.labels], minlength=len(classes))
-    actual = np.bincount(scored.labels, minlength=len(classes))
-    chosen = np.bincount(predicted, minlength=len(classes))
+def by_class_of(matrix: np.ndarray, classes: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return precision, recall and F1 of each class, None where there is no such row or prediction.
+
+    Args:
+        matrix: Rows by actual and predicted class.
+    """
+    right, actual, chosen = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     return [
         {
             "class": label_text(label),

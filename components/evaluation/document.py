@@ -1,5 +1,6 @@
 """The evaluation as JSON, format penstock.evaluation/1.
 
+engine        where rows were measured: "local" or "beam"
 task, target, classes, positive_class, rows
 eval_set      fingerprint and rows of the dataset
 model         lineage of the model, as train wrote it

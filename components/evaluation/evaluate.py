@@ -5,43 +5,30 @@ from __future__ import annotations
 import json
 import math
 import os
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from penstock.components._shared import memory
-from penstock.components._shared.dataset import Dataset, column_of, require_columns
+from penstock.components._shared import beam, memory
+from penstock.components._shared.dataset import Dataset, require_columns
 from penstock.components._shared.errors import UserError
-from penstock.components._shared.metrics.bootstrap import Resampled, difference, measure
-from penstock.components._shared.metrics.tasks import TASKS, Measured, Scored, Task
+from penstock.components._shared.metrics.bootstrap import difference
+from penstock.components._shared.metrics.tasks import TASKS, Task
 from penstock.components._shared.mlflow_registry import check_model_name
 from penstock.components._shared.model import TabularModel, load_model
-from penstock.components._shared.slices import Sliced, cut
 from penstock.components.evaluation import document, render
+from penstock.components.evaluation import measuring as measures
 from penstock.components.evaluation.champion import Champion, find_champion
-from penstock.components.evaluation.curves import curves_of
-from penstock.components.evaluation.data import labels_for, open_rows, score
-from penstock.components.evaluation.gate import (
-    Condition,
-    Place,
-    Rival,
-    check_metrics,
-    judge,
-    parse,
-    summary,
-)
+from penstock.components.evaluation.data import open_rows
+from penstock.components.evaluation.gate import Condition, Rival, check_metrics, judge, parse, summary
+from penstock.components.evaluation.measuring import SLICE_SAMPLES, Results, Sampling
 
 COMPONENT = "evaluate"
-SLICE_SAMPLES = 100  # resamples of a slice at most
 BYTES_OF_SLICE = 12  # of a row, by each column that is sliced by: its value and its place
+PACKAGE = "tensorflow_model_analysis"
 ANY_VERSION = "any"
 LONGEST_REASON = 2000
-
-Results = dict[Place, tuple[Measured, Resampled | None]]
 
 
 @dataclass(frozen=True)
@@ -65,15 +52,6 @@ class Evaluated:
     champion_version: str
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How intervals are drawn."""
-
-    samples: int
-    confidence: float
-    seed: int
-
-
 def evaluate(
     model: str | os.PathLike[str],
     eval_set: str | os.PathLike[str],
@@ -87,6 +65,9 @@ def evaluate(
     bootstrap_samples: int = 200,
     confidence: float = 0.95,
     seed: int = 0,
+    engine: str = beam.LOCAL,
+    beam_options: Mapping[str, Any] = beam.DIRECT,
+    eval_set_uri: str = "",
 ) -> Evaluated:
     """Return a model's metrics on a dataset, and whether they pass the gate.
 
@@ -102,11 +83,17 @@ def evaluate(
         bootstrap_samples: Resamples behind each interval; 0 for none.
         confidence: Coverage of the intervals, 0 to 1.
         seed: Of the bootstrap, 0 or more.
+        engine: "local" or "beam", where there are no intervals; see on_beam.py.
+        beam_options: Of Beam, the runner among them.
+        eval_set_uri: Where Beam's workers find the dataset, if they are on other machines.
 
     Raises:
         UserError: An argument is wrong, the rows do not fit the model, or the registry does not answer.
     """
+    on = beam.chosen(COMPONENT, engine, beam_options, PACKAGE)
     sampling = _sampling(bootstrap_samples, confidence, seed)
+    if on:
+        sampling = replace(sampling, samples=0)
     conditions = parse(gate)
     compares = any(condition.champion for condition in conditions)
     if compares:
@@ -114,31 +101,35 @@ def evaluate(
     loaded = load_model(model, COMPONENT, "model")
     check_metrics(conditions, loaded.task)
     dataset = open_rows(eval_set, loaded)
-    sliced = {*slices, *(condition.column for condition in conditions if condition.column)}
-    _require_memory(loaded, dataset.rows, len(sliced), compares)
-    cuts = _cut(dataset, slices, conditions)
-
-    task, labels = TASKS[loaded.task], labels_for(loaded, dataset)
-    scored = score(loaded, dataset, labels, loaded.classes)
-    champion = find_champion(registry, model_name, loaded, dataset, labels) if compares else Champion()
-    rows = _rows(cuts, conditions)
-    results = _measure(task, scored, rows, sampling)
-    theirs = _measure(task, champion.scored, rows, sampling) if champion.scored else {}
+    asked = _asked(dataset, slices, conditions)
+    if not on:
+        _require_memory(loaded, dataset.rows, len(asked), compares)
+    measuring = (
+        measures.on_beam(on, dataset, eval_set_uri, loaded, asked, conditions)
+        if on
+        else measures.here(dataset, loaded, asked, conditions, sampling)
+    )
+    task, columns = TASKS[loaded.task], measuring.columns
+    results, curves_of = measuring.measure(loaded, Path(model))
+    champion = (
+        find_champion(registry, model_name, loaded, lambda other, folder: measuring.measure(other, folder)[0])
+        if compares
+        else Champion()
+    )
+    theirs = champion.results or {}
 
     measured = {place: found for place, (found, _) in results.items()}
-    columns: dict[str, list[Place]] = {
-        column: [(column, found.name) for found in sliced.slices] for column, sliced in cuts.items()
-    }
     rival = Rival(champion.name, champion.problem, {place: found for place, (found, _) in theirs.items()})
     findings = judge(conditions, measured, columns, rival)
     blessed, reason = all(finding.holds for finding in findings), summary(findings)[:LONGEST_REASON]
 
-    curves = curves_of(loaded.task, scored, loaded.classes)
+    curves = curves_of()
     found = {
         "format": document.FORMAT,
+        "engine": engine,
         **_subject(loaded, dataset, sampling),
         "metrics": document.described(task, document.metrics_json(task, measured[None])),
-        "slices": document.slices_json(task, measured, columns, {name: sliced.note for name, sliced in cuts.items()}),
+        "slices": document.slices_json(task, measured, columns, measuring.notes),
         "curves": curves,
         "champion": _champion(task, champion, results, theirs, confidence),
         "gate": document.findings_json(findings),
@@ -190,44 +181,19 @@ def _require_memory(model: TabularModel, rows: int, slices: int, compares: bool)
         COMPONENT,
         "eval_set",
         f"labels, predictions and metrics of {rows:,} rows",
-        "Give the step more, or give ingest a smaller eval_fraction",
+        'Give the step more, give ingest a smaller eval_fraction, or set engine to "beam"',
     )
 
 
-def _cut(dataset: Dataset, slices: Sequence[str], conditions: Sequence[Condition]) -> dict[str, Sliced]:
-    """Return the slices of each column that is sliced by, for its own sake or for the gate's."""
+def _asked(dataset: Dataset, slices: Sequence[str], conditions: Sequence[Condition]) -> dict[str, str]:
+    """Return the columns to slice by, for their own sake or for the gate's, and the argument that asks for each."""
     asked = dict.fromkeys(slices, "slices")
     for condition in conditions:
         if condition.column:
             asked.setdefault(condition.column, "gate")
     for column, argument in asked.items():
         require_columns(dataset, [column], COMPONENT, argument)
-    return {column: cut(column_of(dataset, column), column, COMPONENT, argument) for column, argument in asked.items()}
-
-
-def _rows(cuts: Mapping[str, Sliced], conditions: Sequence[Condition]) -> dict[Place, np.ndarray | None]:
-    """Return the row numbers of every slice to measure; None is all rows."""
-    rows: dict[Place, np.ndarray | None] = {None: None}
-    for column, sliced in cuts.items():
-        rows |= {(column, found.name): found.places for found in sliced.slices}
-    for condition in conditions:
-        if condition.value is not None:
-            named = cuts[condition.column].named(condition.column, condition.value)
-            rows.setdefault((condition.column, condition.value), named.places)
-    return rows
-
-
-def _measure(task: Task, scored: Scored, rows: Mapping[Place, np.ndarray | None], sampling: Sampling) -> Results:
-    """Return the metrics of every slice. Models that are measured so on the same rows meet the same resamples."""
-    results: Results = {}
-    for place, chosen in rows.items():
-        if chosen is None or place is None:
-            results[place] = measure(task, scored, sampling.samples, sampling.confidence, [sampling.seed])
-            continue
-        seed = [sampling.seed, *(zlib.crc32(part.encode()) for part in place)]
-        samples = min(sampling.samples, SLICE_SAMPLES)
-        results[place] = measure(task, scored.take(chosen), samples, sampling.confidence, seed)
-    return results
+    return asked
 
 
 def _subject(model: TabularModel, dataset: Dataset, sampling: Sampling) -> dict[str, Any]:

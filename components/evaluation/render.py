@@ -28,7 +28,8 @@ def page(found: Mapping[str, Any]) -> Report:
     built.facts(_facts(found))
     _metrics(built, found)
     _gate(built, found)
-    built.heading("Curves" if found["classes"] else "Predictions")
+    if found["curves"]:
+        built.heading("Curves" if found["classes"] else "Predictions")
     for name, draw in PLOTS.items():
         if found["curves"].get(name):
             figure, caption = draw(found["curves"][name], found)
@@ -69,6 +70,11 @@ def _metrics(built: Report, found: Mapping[str, Any]) -> None:
     if found["champion"] and found["champion"]["problem"]:
         built.text(f"{found['champion']['name']} cannot be measured on these rows: {found['champion']['problem']}.")
     bootstrap = found["bootstrap"]
+    if found["engine"] == "beam":
+        built.text(
+            "Measured on Beam by TensorFlow Model Analysis: areas under curves are interpolated between 10,000 "
+            "thresholds, and there are no confidence intervals."
+        )
     if bootstrap["samples"]:
         built.text(
             f"Intervals: percentiles of {bootstrap['samples']:,} bootstrap resamples "

@@ -12,8 +12,8 @@ DATA = {
     "aiohttp", "alembic", "apache_beam", "azure", "duckdb", "dulwich", "feast", "fsspec", "google", "jinja2", "keras",
     "kubernetes", "lightgbm", "markupsafe", "marshmallow", "matplotlib", "mlflow", "numpy", "optuna", "pandas",
     "polars", "prometheus_client", "psycopg", "pyarrow", "requests", "scipy", "shap", "sklearn", "skops", "sqlalchemy",
-    "tensorflow", "tensorflow_data_validation", "tensorflow_metadata", "tensorflow_transform", "tfx_bsl", "urllib3",
-    "xgboost", "yaml",
+    "tensorflow", "tensorflow_data_validation", "tensorflow_metadata", "tensorflow_model_analysis",
+    "tensorflow_transform", "tfx_bsl", "urllib3", "xgboost", "yaml",
 }  # fmt: skip
 
 

@@ -247,7 +247,7 @@ def test_rows_that_do_not_fit_are_refused_before_any_is_read(
     model, rows = make_model(), make_dataset(trips())
     message = refused(tmp_path, model, rows, **given)
     assert message.startswith("evaluate: eval_set: labels, predictions and metrics of 400 rows take 0 MB of memory or")
-    assert message.endswith("Give the step more, or give ingest a smaller eval_fraction.")
+    assert message.endswith("Give the step more, give ingest a smaller eval_fraction, or set engine to \"beam\".")
     monkeypatch.setattr(memory, "limit", lambda: 400 * of_row)
     with pytest.raises(TypeError):  # they fit, and are cut next
         evaluate(model, rows, tmp_path / "evaluation", tmp_path / "report", **given)
