@@ -9,6 +9,7 @@ from penstock.pipelines.deploy_model import deploy_model
 from penstock.pipelines.feature_sync import feature_sync
 from penstock.pipelines.spread_training import spread_training
 from penstock.pipelines.tabular_training import tabular_training
+from penstock.pipelines.transformed_training import transformed_training
 from penstock.pipelines.tuned_training import tuned_training
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "feature_sync",
     "spread_training",
     "tabular_training",
+    "transformed_training",
     "tuned_training",
 ]
