@@ -56,6 +56,8 @@ def predictions(given: Path) -> dict[str, list[float]]:
     serving = served.load(Settings(model=str(model)))
     raw = pq.read_table(given / "eval" / "part-00000.parquet")
     rows = raw.select([field.name for field in serving.signature.inputs]).to_pylist()
+    for row in rows:
+        row["gap"] = None if row["gap"] != row["gap"] else row["gap"]  # JSON has no NaN
     body = json.dumps({"instances": rows}).encode()
     answer = serving.predict(payloads.read(payloads.PROTOCOLS["vertex"], payloads.JSON, body, serving.signature))
     network = keras.saving.load_model(model / "model.keras", compile=False, safe_mode=True)
@@ -67,7 +69,7 @@ def predictions(given: Path) -> dict[str, list[float]]:
         if spec.dtype == tf.string:
             values = raw[name].fill_null("").to_numpy(zero_copy_only=False).astype(object)
         else:
-            values = raw[name].to_pandas().to_numpy(dtype=spec.dtype.as_numpy_dtype, na_value=np.nan)
+            values = raw[name].to_pandas().to_numpy().astype(spec.dtype.as_numpy_dtype)
         given_raw[name] = tf.constant(values[:, None])
     return {
         "served": answer["probability_true"].tolist(),

@@ -138,7 +138,7 @@ def prepare(
         list(settings.exclude),
     )
     besides = [target, *([weight_column] if weight_column else [])]
-    read = _sources(graph, columns, train_rows, besides) if graph else columns
+    read = _sources(graph, columns, {"train_set": train_rows, "eval_set": eval_rows}, besides) if graph else columns
     require_columns(eval_rows, [*read, *besides], "train", "eval_set")
     _require_memory(row, streamed, train_rows.rows + eval_rows.rows, len(columns))
     embedded = graph.embed(columns, Tables(train_rows, read, streamed=True).schema) if graph else None
@@ -228,21 +228,24 @@ def prepare(
     )
 
 
-def _sources(graph: TransformGraph, columns: Sequence[str], rows: Dataset, besides: Sequence[str]) -> list[str]:
+def _sources(
+    graph: TransformGraph, columns: Sequence[str], sets: Mapping[str, Dataset], besides: Sequence[str]
+) -> list[str]:
     """Return the raw columns that a graph makes columns of.
 
     Raises:
         UserError: The rows do not have them, are transformed already, or one of them is not there to be learned from.
     """
-    if rows.transformed:
-        raise UserError(
-            "train",
-            "train_set",
-            "its rows are transformed already, and would be once more",
-            "Give the rows that transform read, or leave transform_graph out",
-        )
+    for argument, rows in sets.items():
+        if rows.transformed:
+            raise UserError(
+                "train",
+                argument,
+                "its rows are transformed already, and would be once more",
+                "Give the rows that transform read, or leave transform_graph out",
+            )
     read = graph.sources(columns)
-    require_columns(rows, read, "train", "transform_graph")
+    require_columns(sets["train_set"], read, "train", "transform_graph")
     for name in (name for name in besides if name in read):
         made = [column for column in columns if name in graph.columns[column].sources]
         raise UserError(

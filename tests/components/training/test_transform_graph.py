@@ -295,7 +295,8 @@ def test_rows_that_are_transformed_already_are_refused(sets, graph, tmp_path):
     facts = json.loads((again / MANIFEST).read_text())
     (again / MANIFEST).unlink()
     seal(again, KIND, {**{name: facts[name] for name in ("rows", "schema", "fingerprint")}, "transformed": "abc"})
-    assert "its rows are transformed already" in refusal((again, sets[1]), graph, tmp_path)
+    assert "train: train_set: its rows are transformed already" in refusal((again, sets[1]), graph, tmp_path)
+    assert "train: eval_set: its rows are transformed already" in refusal((sets[0], again), graph, tmp_path)
 
 
 def test_rows_of_other_types_are_refused(streamed, rows, sets, graph, tmp_path):
