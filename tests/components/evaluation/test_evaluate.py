@@ -243,13 +243,13 @@ def test_rows_that_do_not_fit_are_refused_before_any_is_read(
 ) -> None:
     monkeypatch.setattr(memory, "used", lambda: 0)
     monkeypatch.setattr(memory, "limit", lambda: 400 * of_row - 1)
-    monkeypatch.setattr("penstock.components.evaluation.evaluate._cut", None)
+    monkeypatch.setattr("penstock.components.evaluation.measuring.here", None)
     model, rows = make_model(), make_dataset(trips())
     message = refused(tmp_path, model, rows, **given)
     assert message.startswith("evaluate: eval_set: labels, predictions and metrics of 400 rows take 0 MB of memory or")
-    assert message.endswith("Give the step more, give ingest a smaller eval_fraction, or set engine to \"beam\".")
+    assert message.endswith('Give the step more, give ingest a smaller eval_fraction, or set engine to "beam".')
     monkeypatch.setattr(memory, "limit", lambda: 400 * of_row)
-    with pytest.raises(TypeError):  # they fit, and are cut next
+    with pytest.raises(TypeError):  # they fit, and are measured next
         evaluate(model, rows, tmp_path / "evaluation", tmp_path / "report", **given)
 
 
