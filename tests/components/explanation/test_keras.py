@@ -59,7 +59,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Exp
         rows[random.random(200) < 0.2, 0] = np.nan
         rows[random.random(200) < 0.2, 1] = np.nan
         names = tuple(column["name"] for column in COLUMNS)
-        model: Any = SimpleNamespace(task=task, features=names, columns=tuple(COLUMNS))
+        model: Any = SimpleNamespace(task=task, features=names, encoded=tuple(COLUMNS))
         subject = Subject(Path(folder), model, lambda: (rows, np.ones(len(rows))), 10**7, len(rows), 0)
         own = encoded if task == "regression" else keras.Model(matrix, margin)
         return explainers.makers(subject)["gradient"](), own, rows
