@@ -181,8 +181,12 @@ def read(folder: Path) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    ("platform", "target"), [("vertex", "tipped"), ("vertex", "kind"), ("vertex", "fare"), ("azureml", "kind")]
-)
+    ("platform", "target"),
+    [
+        ("vertex", "tipped"), ("vertex", "kind"), ("vertex", "fare"),
+        pytest.param("azureml", "kind", marks=pytest.mark.slow),  # its script runs in processes of their own
+    ],
+)  # fmt: skip
 def test_predictions_are_those_of_the_local_platform_in_their_order(
     platform, target, models, ask, make_dataset, tmp_path, monkeypatch
 ):
@@ -346,6 +350,7 @@ predict(*given.pop("paths"), **given)
 """
 
 
+@pytest.mark.slow  # four processes that import the platforms' clients
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_a_step_that_is_told_to_end_cancels_its_job_and_one_that_is_killed_leaves_it_to_the_next(
     platform, models, make_dataset, tmp_path
