@@ -93,12 +93,16 @@ class Reading:
         seconds: Their latencies: number of those up to each bound in seconds, ascending, the last bound infinite.
         outputs: Predictions: by name of the output, number of those up to each bound, as above.
         labels: Rows by the class that was predicted.
+        quantiles: Latencies in seconds by their quantile, such as 0.99, where the platform tells them and no histogram:
+            of several minutes the largest that any of them had, which that of all together never exceeds. No difference
+            of two readings: those since the `since` that was asked for.
     """
 
     requests: Mapping[int, float] = field(default_factory=dict)
     seconds: tuple[tuple[float, float], ...] = ()
     outputs: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     labels: Mapping[str, float] = field(default_factory=dict)
+    quantiles: Mapping[float, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,12 @@ class Backend(Protocol):
     Attributes:
         measures: Metrics of measure.METRICS that it can give; a gate that names others is refused.
         shadows: Whether it can copy requests to a version.
+        lag: Seconds after which a request is in a reading, at most; 0: at once.
     """
 
     measures: frozenset[str]
     shadows: bool
+    lag: float
 
     def get(self, endpoint: str) -> Endpoint | None:
         """Return the endpoint as it is; None if there is none."""
@@ -163,6 +169,9 @@ class Backend(Protocol):
 
     def reading(self, endpoint: str, version: str, since: datetime.datetime) -> Reading:
         """Return what the version has counted since it started, or since any moment up to `since`.
+
+        A platform that counts by the minute begins with the first whole one after `since`: none that was counted then
+        was answered before.
 
         Raises:
             Unreachable: It does not tell.

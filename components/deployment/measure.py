@@ -74,15 +74,20 @@ def quantile(counts: Bounds, q: float) -> float | None:
     return low
 
 
+def latency(window: Reading, q: float) -> float | None:
+    """Return a quantile of the latencies in seconds: that of the histogram, or what the platform tells itself."""
+    return window.quantiles.get(q) if window.quantiles else quantile(window.seconds, q)
+
+
 METRICS: dict[str, Metric] = {
     "requests": Metric("requests for predictions", requests),
     "error_rate": Metric(
         "share of the requests that the version failed: status 500 and above", lambda w: share(w, 500, 599)
     ),
     "refusal_rate": Metric("share of the requests that it refused: status 400 to 499", lambda w: share(w, 400, 499)),
-    "latency_p50": Metric("median latency in seconds", lambda w: quantile(w.seconds, 0.5)),
-    "latency_p95": Metric("latency in seconds that 95 % stay below", lambda w: quantile(w.seconds, 0.95)),
-    "latency_p99": Metric("latency in seconds that 99 % stay below", lambda w: quantile(w.seconds, 0.99)),
+    "latency_p50": Metric("median latency in seconds", lambda w: latency(w, 0.5)),
+    "latency_p95": Metric("latency in seconds that 95 % stay below", lambda w: latency(w, 0.95)),
+    "latency_p99": Metric("latency in seconds that 99 % stay below", lambda w: latency(w, 0.99)),
     "prediction_distance": Metric(
         "Jensen-Shannon divergence of what it predicts from what the current version does, 0 to 1; the largest of all"
         " outputs"
@@ -106,6 +111,7 @@ def between(before: Reading, after: Reading) -> Reading:
         _less(after.seconds, before.seconds),
         {name: _less(counts, before.outputs.get(name, ())) for name, counts in after.outputs.items()},
         {label: count - before.labels.get(label, 0.0) for label, count in after.labels.items()},
+        after.quantiles,
     )
 
 

@@ -51,6 +51,7 @@ UNFINISHED = ("resume", "roll_back")
 ON_ROLLBACK = ("fail", "report")
 
 LOOK = 1.0  # seconds between two looks at a step, at most
+LATE_LOOKS = 40  # looks in the time that a platform takes to count a request
 LOG_LAG = 20.0  # seconds for what was answered to be in the request logs, at most
 UNREACHABLE = 3  # looks in a row at which the version did not answer
 
@@ -400,9 +401,8 @@ class _Rollout:
         share = step.share if step.judged else max(step.share, self.before.get(self._version, 0))
         self._move(_shares(self.before, self._version, share), shadow)
         began, look, lost = time.monotonic(), self._first_look(), ""
-        hold = self._demands.hold
         while True:
-            self._pause(min(LOOK, hold["seconds"] / 20))
+            self._pause(max(min(LOOK, self._demands.hold["seconds"] / 20), self._backend.lag / LATE_LOOKS))
             self._look(look, time.monotonic() - began)
             if look.unreachable >= UNREACHABLE:
                 problem = f"it does not answer: {look.problem}"
@@ -410,10 +410,41 @@ class _Rollout:
                 raise _Failed(f"at {step.name} {problem}")
             if step.judged and (lost := self._lost(look)):
                 break
-            counted = look.window.get("new" if step.judged else "current", Reading())
-            if measure.requests(counted) >= hold["requests"] or time.monotonic() - began >= hold["seconds"]:
+            if self._is_over(step, look, time.monotonic() - began):
                 break
         self._judge(step, look, began, lost)
+
+    def _is_over(self, step: Step, look: _Look, seconds: float) -> bool:
+        """Return whether all that a step is judged by is there, or is not to be waited for any more.
+
+        Where a platform counts late, what is there is a part of what happened, and not the same part of each metric.
+        """
+        hold, lag = self._demands.hold, self._backend.lag
+        if seconds >= hold["seconds"] + lag:
+            return True
+        wanted = look.window.get("new" if step.judged else "current", Reading())
+        enough = measure.requests(wanted) >= hold["requests"]
+        if not lag or not enough:
+            return enough
+        if self._compares():
+            current = look.window.get("current", Reading())
+            if measure.requests(current) < max(1.0, hold["least"]) or self._missing(current):
+                return False
+        return not self._missing(wanted)
+
+    def _compares(self) -> bool:
+        """Return whether the gate compares with the current version, and that gets requests."""
+        assert self._seen
+        return any(each.factor for each in self._demands.conditions) and bool(self._seen.traffic.get(self.current))
+
+    def _is_unknown(self, new: Reading, current: Mapping[str, float]) -> bool:
+        """Return whether nothing is known of the current version for no other reason than that it comes late."""
+        return bool(self._backend.lag) and self._compares() and measure.requests(new) > 0 and not current
+
+    def _missing(self, window: Reading) -> set[str]:
+        """Return the metrics of the gate that a version has by itself and that are not told of it yet."""
+        own = {name for name in self._demands.metrics & measure.METRICS.keys() if measure.METRICS[name].of}
+        return own - measure.values(window).keys()
 
     def _first_look(self) -> _Look:
         now = datetime.datetime.now(datetime.UTC)
@@ -505,8 +536,11 @@ class _Rollout:
             self._known, self._last_window = current, current_window
         problem = lost
         if step.judged and not problem and not enough:
-            held, least = self._demands.hold["seconds"], self._demands.hold["least"]
-            problem = f"{measure.requests(new_window):g} requests in {held:g} s are fewer than {least:g}"
+            held, least, lag = self._demands.hold["seconds"], self._demands.hold["least"], self._backend.lag
+            waited = f" and {lag:g} s more to be counted" if lag else ""
+            problem = f"{measure.requests(new_window):g} requests in {held:g} s{waited} are fewer than {least:g}"
+        if step.judged and not problem and self._is_unknown(new_window, current):
+            problem = f"nothing was counted of {self.current}, which the gate compares with"
         if not problem and any(finding.holds is False for finding in findings):
             problem = gates.summary(findings)
         self._record(step, look, began, findings, problem, new, current)

@@ -9,16 +9,9 @@ from typing import Any
 
 from penstock.testing.azureml.assets import Assets
 from penstock.testing.azureml.blobs import Blobs
+from penstock.testing.azureml.endpoints import Endpoints
 from penstock.testing.azureml.jobs import Jobs
-from penstock.testing.azureml.resources import (
-    TYPE,
-    Kept,
-    Scope,
-    check_tags,
-    listed,
-    operation,
-    properties_of,
-)
+from penstock.testing.azureml.resources import TYPE, Scope, listed, properties_of
 from penstock.testing.azureml.workspace import Workspace
 from penstock.testing.server import Answer, ApiError, Request, Route
 
@@ -26,29 +19,17 @@ from penstock.testing.server import Answer, ApiError, Request, Route
 Score = Callable[[Mapping[str, Any], Mapping[str, bytes]], Mapping[str, bytes]]
 
 STEP, OUTPUT = "batchscoring", "score"  # Azure ML's names of a batch job's one step, and of what it leaves
-_NAME = re.compile(r"[a-zA-Z]([-a-zA-Z0-9]{1,30})[a-zA-Z0-9]")
 _DATASTORE = re.compile(r"azureml://(?:.*/)?datastores/(\w+)/paths/(.*)")
 
 
-def check_endpoint_name(name: str, what: str) -> None:
-    """Refuse a name of an endpoint or of a deployment that Azure ML does not take.
-
-    Raises:
-        ApiError: it is one.
-    """
-    if not _NAME.fullmatch(name):
-        raise ApiError(400, f"{what} name {name!r}: 3 to 32 letters, digits and hyphens, the first of them a letter.")
-
-
-class BatchEndpoints:
-    """All batch endpoints.
-
-    Args:
-        url: Returns the address of the stand-in.
+class BatchEndpoints(Endpoints):
+    """All batch endpoints; see Endpoints.
 
     Attributes:
         score: Stands for the scoring of a job's input. None: jobs leave nothing.
     """
+
+    kind, scored = "batch", "jobs"
 
     def __init__(
         self,
@@ -59,86 +40,28 @@ class BatchEndpoints:
         blobs: Blobs,
         url: Callable[[], str],
     ) -> None:
+        super().__init__(scope, workspace, url)
         self.score: Score | None = None
-        self._scope = scope
-        self._workspace = workspace
-        self._assets = assets
-        self._jobs = jobs
-        self._blobs = blobs
-        self._url = url
-        self._kept: dict[str, Kept] = {}
-        self._deployments: dict[str, dict[str, Kept]] = {}
+        self._assets, self._jobs, self._blobs = assets, jobs, blobs
         self._invoked: dict[str, list[str]] = {}
 
     def routes(self) -> Sequence[Route]:
         """Return whom requests go to."""
-        one = "/batchEndpoints/{name}"
-        deployment = f"{one}/deployments/{{own}}"
-        own = [
-            Route("GET", "/batchEndpoints", self._list),
-            Route("PUT", one, self._put),
-            Route("GET", one, lambda request, name: self._resource(self._found(name))),
-            Route("DELETE", one, self._delete),
-            Route("GET", f"{one}/deployments", self._list_deployments),
-            Route("PUT", deployment, self._put_deployment),
-            Route("GET", deployment, lambda request, name, own: self._deployment(name, own).resource()),
-            Route("DELETE", deployment, self._delete_deployment),
-        ]
-        listing = [Route("GET", f"{one}/jobs", self._list_jobs)]
+        listing = [Route("GET", "/batchEndpoints/{name}/jobs", self._list_jobs)]
         return [
-            *self._scope.within(own),
+            *self._scope.within(self._managed()),
             *self._scope.within(listing, "/mferp/managementfrontend"),
             Route("POST", "/inference/batch/{name}/jobs", self._invoke),
         ]
 
-    def _found(self, name: str) -> Kept:
-        if name not in self._kept:
-            raise ApiError(404, f"Batch endpoint {name} not found. There are {', '.join(self._kept) or 'none'}.")
-        return self._kept[name]
-
-    def _resource(self, kept: Kept) -> dict[str, Any]:
-        shown = kept.resource(
-            provisioningState="Succeeded",
-            scoringUri=f"{self._url()}/inference/batch/{kept.name}/jobs",
-            swaggerUri=None,
-        )
-        return {**shown, "location": self._workspace.location, "tags": kept.tags}
-
-    def _put(self, request: Request, name: str) -> Any:
-        check_endpoint_name(name, "Endpoint")
-        given, tags = properties_of(request), request.json().get("tags") or {}
-        check_tags(tags, "tags")
+    def _check(self, name: str, given: Mapping[str, Any]) -> None:
         if str(given.get("authMode")).lower() != "aadtoken":  # the client writes it as it likes
             raise ApiError(400, f"authMode: batch endpoints have AADToken, not {given.get('authMode')!r}.")
         default = (given.get("defaults") or {}).get("deploymentName")
         if default and default not in self._deployments.get(name, {}):
             raise ApiError(400, f"defaults.deploymentName: there is no deployment {default}.")
-        is_new = name not in self._kept
-        kept = Kept(f"{self._scope.id}/batchEndpoints/{name}", "batchEndpoints", name, given, tags)
-        self._kept[name] = kept
-        self._deployments.setdefault(name, {})
-        return Answer(self._resource(kept), 201 if is_new else 200)
 
-    def _delete(self, request: Request, name: str) -> Any:
-        self._found(name)
-        del self._kept[name], self._deployments[name]
-        return operation(self._scope, request, "be", name)
-
-    def _list(self, request: Request) -> Any:
-        return listed([self._resource(kept) for kept in self._kept.values()], request)
-
-    def _deployment(self, name: str, own: str) -> Kept:
-        self._found(name)
-        if own not in self._deployments[name]:
-            known = ", ".join(self._deployments[name]) or "none"
-            raise ApiError(404, f"Batch deployment {own} of {name} not found. There are {known}.")
-        return self._deployments[name][own]
-
-    def _put_deployment(self, request: Request, name: str, own: str) -> Any:
-        self._found(name)
-        check_endpoint_name(own, "Deployment")
-        given, tags = properties_of(request), request.json().get("tags") or {}
-        check_tags(tags, "tags")
+    def _check_deployment(self, given: Mapping[str, Any], sku: Mapping[str, Any]) -> dict[str, Any]:
         model = (given.get("model") or {}).get("assetId") or ""
         kept_model = self._assets.referred("models", model, "model")
         is_mlflow = kept_model is not None and kept_model.given.get("modelType") == "mlflow_model"
@@ -157,24 +80,7 @@ class BatchEndpoints:
         if not given.get("compute"):
             raise ApiError(400, "The compute is required.")
         self._workspace.check_compute(given["compute"], "compute")
-        is_new = own not in self._deployments[name]
-        path = f"{self._scope.id}/batchEndpoints/{name}/deployments/{own}"
-        kept = Kept(path, "batchEndpoints/deployments", own, {**given, "provisioningState": "Succeeded"}, tags)
-        self._deployments[name][own] = kept
-        return Answer({**kept.resource(), "location": self._workspace.location, "tags": tags}, 201 if is_new else 200)
-
-    def _delete_deployment(self, request: Request, name: str, own: str) -> Any:
-        self._deployment(name, own)
-        del self._deployments[name][own]
-        return operation(self._scope, request, "bd", f"{name}.{own}")
-
-    def _list_deployments(self, request: Request, name: str) -> Any:
-        self._found(name)
-        found = [
-            {**kept.resource(), "location": self._workspace.location, "tags": kept.tags}
-            for kept in self._deployments[name].values()
-        ]
-        return listed(found, request)
+        return {}
 
     def _invoke(self, request: Request, name: str) -> Any:
         if "authorization" not in request.headers:

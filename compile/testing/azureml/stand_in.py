@@ -18,6 +18,7 @@ from penstock.testing.azureml.rehearsals import Rehearsal, Rehearsals
 from penstock.testing.azureml.resources import Scope
 from penstock.testing.azureml.schedules import Schedules
 from penstock.testing.azureml.workspace import Workspace
+from penstock.testing.counted import Counted
 from penstock.testing.faults import Fault
 from penstock.testing.runs import Script
 from penstock.testing.server import Route, StandIn
@@ -52,6 +53,8 @@ class AzureMLStandIn(StandIn):
         assets: `assets.files(code)` are the files of a code asset.
         batch_endpoints: `batch_endpoints.score` is a function that stands for the scoring of a batch job.
         online_endpoints: `online_endpoints.serve` is a function that stands for the containers of deployments.
+        monitoring: What is counted of their answers: in intervals of `monitoring.grain` seconds, told of
+            `monitoring.late` seconds after their end.
         rehearsals: `rehearsals.records` has, by the names of jobs that ran for real, what came of them.
     """
 
@@ -92,7 +95,10 @@ class AzureMLStandIn(StandIn):
         self.batch_endpoints = BatchEndpoints(
             self.scope, self.workspace, self.assets, self.jobs, self.blobs, lambda: self.url
         )
-        self.online_endpoints = OnlineEndpoints(self.scope, self.workspace, self.assets, lambda: self.url)
+        self.monitoring = Counted()
+        self.online_endpoints = OnlineEndpoints(
+            self.scope, self.workspace, self.assets, self.monitoring, lambda: self.url
+        )
         self.schedules = Schedules(self.scope, self.jobs, lambda: datetime.datetime.now(datetime.UTC))
         return [
             *self.workspace.routes(),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import itertools
+import math
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from penstock.testing.counted import Counted, Interval
 from penstock.testing.server import ApiError, Request, Route
 from penstock.testing.times import now
 from penstock.testing.vertex.resources import ROOT, Collection, Operations, Resources, checked, name_of, parent
@@ -28,6 +30,9 @@ _MODEL_OUTPUT = (
 )  # fmt: skip
 _RESOURCES = ("dedicatedResources", "automaticResources", "sharedResources")
 _RESPONSES = "aiplatform.googleapis.com/prediction/online/response_count"
+_LATENCIES = "aiplatform.googleapis.com/prediction/online/prediction_latencies"
+# Of latencies in milliseconds: from 1 ms to 11 minutes.
+_BUCKETS = {"numFiniteBuckets": 74, "growthFactor": 1.2, "scale": 1.0}
 _STRIDE = 61  # spreads turns over the shares: nearly the golden section of 100, and no divisor of it
 _MODEL = f"{ROOT}/models/{{model}}"
 _ENDPOINT = f"{ROOT}/endpoints/{{endpoint}}"
@@ -165,17 +170,16 @@ class Endpoints:
             predictions are refused.
     """
 
-    def __init__(self, operations: Operations, models: Models) -> None:
+    def __init__(self, operations: Operations, models: Models, counted: Counted) -> None:
         self.predict: Predict | None = None
         self._operations = operations
+        self._counted = counted
         self._models = models
         self._resources = Resources(
             "endpoints", ROOT, "endpointId", operations=operations, kind="Endpoint", made=self._made
         )
         self._turns: dict[str, Iterator[int]] = {}
         self._etags = itertools.count(1)
-        # When requests were answered, by endpoint, deployed model and status.
-        self._answered: dict[tuple[str, str, int], list[datetime.datetime]] = {}
 
     def routes(self) -> Sequence[Route]:
         """Return whom requests go to."""
@@ -262,13 +266,15 @@ class Endpoints:
         own = self._turn(endpoint)
         [deployed] = [each for each in endpoint["deployedModels"] if each["id"] == own]
         model = self._models.get(f"{deployed['model']}@{deployed['modelVersionId']}")
-        answered = functools.partial(self._note, endpoint["name"], own)
+        began, status = time.perf_counter(), 200
         try:
             found = self.predictions(model, body.get("instances", []), body.get("parameters"))
         except ApiError as error:
-            answered(error.status)
+            status = error.status
             raise
-        answered(200)
+        finally:
+            endpoint_id = endpoint["name"].rpartition("/")[2]
+            self._counted.add(endpoint_id, own, status, time.perf_counter() - began)
         return {
             "predictions": found,
             "deployedModelId": own,
@@ -280,37 +286,40 @@ class Endpoints:
     def _stamp(self, endpoint: dict[str, Any]) -> None:
         endpoint.update(updateTime=now(), etag=f"etag-{next(self._etags)}")
 
-    def _note(self, endpoint: str, own: str, status: int) -> None:
-        times = self._answered.setdefault((endpoint.rpartition("/")[2], own, status), [])
-        times.append(datetime.datetime.now(datetime.UTC))
-
     def _time_series(self, request: Request, project: str) -> Any:
-        """Return what Cloud Monitoring has counted of answers, at once where Cloud Monitoring takes minutes."""
+        """Return what Cloud Monitoring has counted of answers in intervals that end in the time asked for."""
         wanted = dict(re.findall(r'([\w.]+)="([^"]*)"', request.query.get("filter", "")))
-        if wanted.get("metric.type") != _RESPONSES:
-            raise ApiError(400, f"filter: the stand-in has {_RESPONSES}, not {wanted.get('metric.type')}.")
+        kind = wanted.get("metric.type")
+        if kind not in (_RESPONSES, _LATENCIES):
+            raise ApiError(400, f"filter: the stand-in has {_RESPONSES} and {_LATENCIES}, not {kind}.")
         try:
             first, last = (
                 datetime.datetime.fromisoformat(request.query[f"interval.{name}"]) for name in ("startTime", "endTime")
             )
         except (KeyError, ValueError) as error:
             raise ApiError(400, f"interval: startTime and endTime are required ({error}).") from error
-        series = []
-        for (endpoint, own, status), times in sorted(self._answered.items()):
-            count = sum(first <= each <= last for each in times)
-            labels = {"deployed_model_id": own, "response_code": str(status)}
-            fits = endpoint == wanted.get("resource.labels.endpoint_id", endpoint)
-            if count and fits and own == wanted.get("metric.labels.deployed_model_id", own):
-                series.append(
-                    {
-                        "metric": {"type": _RESPONSES, "labels": labels},
-                        "resource": {"type": "aiplatform.googleapis.com/Endpoint", "labels": {"endpoint_id": endpoint}},
-                        "metricKind": "DELTA",
-                        "valueType": "INT64",
-                        "points": [{"value": {"int64Value": str(count)}}],
-                    }
-                )
-        return {"timeSeries": series}
+        if last < first:
+            raise ApiError(400, "interval: endTime is before startTime.")
+        endpoint = wanted.get("resource.labels.endpoint_id", "")
+        series: dict[tuple[tuple[str, str], ...], list[dict[str, Any]]] = {}
+        for interval in self._counted.told(endpoint, wanted.get("metric.labels.deployed_model_id")):
+            if first < interval.end <= last:
+                spans = {"startTime": _told(interval.start), "endTime": _told(interval.end)}
+                for labels, value in _counts(interval) if kind == _RESPONSES else _latencies(interval):
+                    # The newest come first.
+                    series.setdefault(tuple(labels.items()), []).insert(0, {"interval": spans, "value": value})
+        return {
+            "timeSeries": [
+                {
+                    "metric": {"type": kind, "labels": dict(labels)},
+                    "resource": {"type": "aiplatform.googleapis.com/Endpoint", "labels": {"endpoint_id": endpoint}},
+                    "metricKind": "DELTA",
+                    "valueType": "INT64" if kind == _RESPONSES else "DISTRIBUTION",
+                    "points": points,
+                }
+                for labels, points in sorted(series.items())
+            ]
+        }
 
     def _turn(self, endpoint: Mapping[str, Any]) -> str:
         """Return whose turn it is, by the shares and not by chance: of any hundred requests each has just its own."""
@@ -347,3 +356,34 @@ def _check_split(split: Mapping[str, int], known: set[str]) -> None:
             raise ApiError(400, f"traffic_split: there is no deployed model {key}.")
     if split and sum(split.values()) != 100:
         raise ApiError(400, f"traffic_split: the shares have to add up to 100, not {sum(split.values())}.")
+
+
+def _told(moment: datetime.datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _counts(interval: Interval) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Yield labels and the number of answers, by who answered and how."""
+    for own, status in sorted({(each.own, each.status) for each in interval.answers}):
+        count = sum((each.own, each.status) == (own, status) for each in interval.answers)
+        yield {"deployed_model_id": own, "response_code": str(status)}, {"int64Value": str(count)}
+
+
+def _latencies(interval: Interval) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Yield labels and the distribution of latencies, by who answered; nothing is spent outside of the model here."""
+    for own in sorted({each.own for each in interval.answers}):
+        found = [1000 * each.seconds for each in interval.answers if each.own == own]
+        counts = [0] * (int(_BUCKETS["numFiniteBuckets"]) + 2)
+        for value in found:
+            place = math.floor(math.log(value / _BUCKETS["scale"], _BUCKETS["growthFactor"])) + 1
+            counts[min(max(place, 0), len(counts) - 1)] += 1
+        while counts and not counts[-1]:
+            counts.pop()
+        distribution = {
+            "count": str(len(found)),
+            "mean": sum(found) / len(found),
+            "bucketOptions": {"exponentialBuckets": _BUCKETS},
+            "bucketCounts": [str(count) for count in counts],
+        }
+        for kind in ("model", "total"):
+            yield {"deployed_model_id": own, "latency_type": kind}, {"distributionValue": distribution}

@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from penstock.testing.counted import Counted
 from penstock.testing.faults import Fault
 from penstock.testing.runs import Engine, Play, Script
 from penstock.testing.server import Route, StandIn
@@ -39,6 +40,8 @@ class VertexStandIn(StandIn):
         operations: `operations.polls` is how often a client has to ask before a long-running operation is done.
         storage: The buckets.
         endpoints: `endpoints.predict` is a function that stands for the models.
+        monitoring: What is counted of their answers: in intervals of `monitoring.grain` seconds, told of
+            `monitoring.late` seconds after their end.
         jobs: `jobs.trial` is a function that stands for the container of a tuning job's trial.
         job_script: How the state of custom jobs, batch predictions and tuning jobs goes, whose containers are not run.
     """
@@ -65,7 +68,8 @@ class VertexStandIn(StandIn):
             self.metadata.pipeline_ended,
         )
         self.models = Models(self.operations)
-        self.endpoints = Endpoints(self.operations, self.models)
+        self.monitoring = Counted()
+        self.endpoints = Endpoints(self.operations, self.models, self.monitoring)
         self.jobs = Jobs(self.operations, lambda: self.job_script, self.models, self.endpoints, self.storage)
         self.schedules = Schedules(self.operations, self.pipeline_jobs, self.clock)
         return [

@@ -2,19 +2,22 @@
 
 Azure ML knows no condition on a change of an endpoint. So those who set traffic hold a blob of the workspace's storage
 while they do, and a tag counts the changes. The note of a rollout is a blob, guarded by its ETag. Metrics come from
-Azure Monitor, by the minute and a minute or three late.
+Azure Monitor, by the minute and some minutes late.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import json
+import math
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import requests
 from azure.ai.ml.entities import Environment, ManagedOnlineDeployment, ManagedOnlineEndpoint, Model
@@ -33,21 +36,29 @@ from penstock.components._shared.errors import UserError
 from penstock.components.deployment.endpoint import Candidate, Changed, Endpoint, Note, Reading, Unreachable, Version
 from penstock.components.deployment.options import check_options
 
-T = TypeVar("T")
-
 OPTIONS = {
     "subscription": str, "resource_group": str, "workspace": str, "image": str, "instance_type": str, "instances": int,
-    "auth_mode": str, "mirror": int, "variables": dict, "ready_seconds": float,
+    "auth_mode": str, "mirror": int, "variables": dict, "ready_seconds": float, "metrics_seconds": float,
 }  # fmt: skip
 READY = 3600.0  # seconds for a deployment to be ready
 ANSWER = 60.0  # seconds for a prediction
 AGAIN = 5.0  # seconds in which one that failed is asked for again
-HELD = 600.0  # seconds after which whoever holds an endpoint is taken for dead
+HELD = 60.0  # seconds without a sign of life after which whoever holds an endpoint is taken for dead
+HOLDING = 900.0  # seconds to wait for those who hold it
 POLL = 1.0  # seconds between two attempts to hold an endpoint
 COUNT = "penstock-traffic"  # tag that counts our changes of traffic
 DIGEST = "penstock-digest"  # tag of deployments
 MOST_MIRRORED = 50  # per cent of the requests that Azure ML copies
 MODES = ("aad_token", "aml_token", "key")
+REQUESTS = "RequestsPerMinute"
+LATENCIES = {
+    0.5: "RequestLatency_P50",
+    0.9: "RequestLatency_P90",
+    0.95: "RequestLatency_P95",
+    0.99: "RequestLatency_P99",
+}
+MINUTE = 60.0  # seconds of a point of Azure Monitor
+LAG = 300.0  # seconds for a request to be counted
 _PORT = 8080
 
 
@@ -58,7 +69,7 @@ def connect(options: Mapping[str, Any], component: str) -> AzureML:
         options: `subscription`, `resource_group` and `workspace`, by default those of the job this step is; `image`,
             our serving image by digest; `instance_type` (Standard_DS3_v2) and `instances` (1); `auth_mode` of a new
             endpoint (aad_token); `mirror`, per cent of the requests that a shadow gets copies of (50); `variables` of
-            the server by name; `ready_seconds`.
+            the server by name; `ready_seconds`; `metrics_seconds` that Azure Monitor may take to count a request (300).
 
     Raises:
         UserError: An option is unknown, wrong or missing.
@@ -83,14 +94,15 @@ class AzureML:
     """The managed online endpoints of one workspace."""
 
     name = "Azure ML"
-    measures = frozenset({"requests", "error_rate", "refusal_rate"})
+    measures = frozenset({"requests", "error_rate", "refusal_rate", "latency_p50", "latency_p95", "latency_p99"})
     shadows = True
 
     def __init__(self, options: Mapping[str, Any], component: str, refuse: Callable[[str, str], UserError]) -> None:
         self._options, self._component = options, component
         self._calls = Calls(self, component, "platform")
         self._client = azureml.connect(options, refuse)
-        self._ready = float(options.get("ready_seconds", READY))
+        self._works = azureml.Works(self._calls, float(options.get("ready_seconds", READY)))
+        self.lag = float(options.get("metrics_seconds", LAG))
 
     def failure(self, error: Exception) -> Failure | None:
         """See Service."""
@@ -106,7 +118,7 @@ class AzureML:
         if not self._options.get("image"):
             raise UserError(self._component, "options", "no image is given", "Give our serving image, by its digest")
         registered = self._registered(endpoint, model)
-        self._ensure(
+        self._works.ensure(
             f"make the endpoint {endpoint}",
             lambda: self._client.online_endpoints.get(endpoint),
             lambda: self._client.online_endpoints.begin_create_or_update(
@@ -117,7 +129,7 @@ class AzureML:
         )
         there = self._deployments(endpoint)
         try:
-            self._ensure(
+            self._works.ensure(
                 f"deploy {model.version} to {endpoint}",
                 lambda: self._finished(endpoint, model.version),
                 lambda: self._client.online_deployments.begin_create_or_update(
@@ -164,10 +176,9 @@ class AzureML:
 
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int], shadow: str, generation: str) -> Endpoint:
         """Set shares and copies in one change, while others of us wait; see Backend."""
+        self._unchanged(endpoint, generation)
         with self._held(endpoint):
-            found = self._get(endpoint)
-            if found is None or _generation(found) != generation:
-                raise Changed(f"{endpoint} has changed")
+            found = self._unchanged(endpoint, generation)
             known = self._deployments(endpoint)
             for version in (*traffic, *([shadow] if shadow else [])):
                 if version not in known:
@@ -178,7 +189,7 @@ class AzureML:
             found.traffic = dict(traffic)
             found.mirror_traffic = {shadow: int(self._options.get("mirror", MOST_MIRRORED))} if shadow else {}
             found.tags = {**(found.tags or {}), COUNT: str(int((found.tags or {}).get(COUNT, "0")) + 1)}
-            self._long(
+            self._works(
                 "set the traffic",
                 lambda: self._client.online_endpoints.begin_create_or_update(found).result(),
             )
@@ -192,21 +203,46 @@ class AzureML:
         found = self._get(endpoint)
         if found is None:
             raise Unreachable(f"there is no endpoint {endpoint}")
+        counts: dict[int, float] = {}
+        for _, labels, points in self._metrics(found.id, [REQUESTS], version, since, " and statusCode eq '*'"):
+            code = labels.get("statuscode", "")
+            status = int(code) if code.isdecimal() else 0
+            counts[status] = counts.get(status, 0.0) + sum(points)
+        largest = {
+            name: max(points) / 1000
+            for name, _, points in self._metrics(found.id, list(LATENCIES.values()), version, since)
+            if points
+        }
+        return Reading(counts, quantiles={q: largest[name] for q, name in LATENCIES.items() if name in largest})
+
+    def _metrics(
+        self, endpoint: str, names: Sequence[str], version: str, since: datetime.datetime, split: str = ""
+    ) -> Iterator[tuple[str, dict[str, str], list[float]]]:
+        """Yield name, labels and the numbers of each series, of the whole minutes since then.
+
+        Args:
+            endpoint: Id of the resource.
+            split: What is added to the filter, to have a series for each value of a dimension.
+        """
+        first = datetime.datetime.fromtimestamp(math.ceil(since.timestamp() / MINUTE) * MINUTE, datetime.UTC)
         now = datetime.datetime.now(datetime.UTC)
+        if first >= now:
+            return
         query = {
             "api-version": "2023-10-01",
-            "metricnames": "RequestsPerMinute",
+            "metricnames": ",".join(names),
             "aggregation": "Average",  # of the one number that a minute has
             "interval": "PT1M",
-            "timespan": f"{since.astimezone(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}/{now:%Y-%m-%dT%H:%M:%SZ}",
-            "$filter": f"deployment eq '{version}' and statusCode eq '*'",
+            "timespan": f"{first:%Y-%m-%dT%H:%M:%S.%fZ}/{now:%Y-%m-%dT%H:%M:%S.%fZ}",
+            "$filter": f"deployment eq '{version}'{split}",
+            "top": "100",
         }
         manager = str(self._client._base_url).rstrip("/")
 
         def ask(seconds: float) -> Any:
             token = self._client._credential.get_token(f"{manager}/.default").token
             answer = requests.get(
-                f"{manager}{found.id}/providers/Microsoft.Insights/metrics",
+                f"{manager}{endpoint}/providers/Microsoft.Insights/metrics",
                 params=query, headers={"Authorization": f"Bearer {token}"}, timeout=seconds,
             )  # fmt: skip
             if answer.status_code != 200:
@@ -217,14 +253,15 @@ class AzureML:
             told = self._calls("ask Azure Monitor", ask)
         except UserError as error:
             raise Unreachable(error.problem) from None
-        counts: dict[int, float] = {}
         for metric in told.get("value", []):
             for series in metric.get("timeseries", []):
                 labels = {each["name"]["value"].lower(): each["value"] for each in series.get("metadatavalues", [])}
-                status = int(labels.get("statuscode", "0"))
-                total = sum(float(point.get("average") or 0) for point in series.get("data", []))
-                counts[status] = counts.get(status, 0.0) + total
-        return Reading(counts)
+                points = [
+                    float(point["average"])
+                    for point in series.get("data", [])
+                    if point.get("average") is not None and datetime.datetime.fromisoformat(point["timeStamp"]) >= first
+                ]
+                yield metric["name"]["value"], labels, points
 
     def answers(self, endpoint: str, version: str, since: datetime.datetime) -> Any:
         """What deployments answer is not read from here; see Backend."""
@@ -233,14 +270,15 @@ class AzureML:
     def remove(self, endpoint: str, version: str) -> bool:
         """Delete the deployment, or the endpoint with all; see Backend."""
         found = self._get(endpoint)
-        if found is None:
-            return False
         if not version:
-            self._ensured_gone(
+            self._works.ensure_gone(
                 f"remove the endpoint {endpoint}", lambda: self._client.online_endpoints.begin_delete(endpoint)
             )
-            self.write_note(endpoint, None, self.note(endpoint).generation)
-            return True
+            note = self.note(endpoint)  # which one who was killed may have left
+            if note.document is not None:
+                self.write_note(endpoint, None, note.generation)
+        if found is None or not version:
+            return found is not None
         seen = self._seen(found)
         if version in seen.traffic or version == seen.shadow:
             role = f"gets {seen.traffic[version]} % of the traffic" if version in seen.traffic else "shadows"
@@ -263,6 +301,12 @@ class AzureML:
             raise Changed(f"the rollout of {endpoint} is another's")
         return written
 
+    def _unchanged(self, endpoint: str, generation: str) -> Any:
+        found = self._get(endpoint)
+        if found is None or _generation(found) != generation:
+            raise Changed(f"{endpoint} has changed")
+        return found
+
     def _get(self, endpoint: str) -> Any:
         def get() -> Any:
             try:
@@ -270,10 +314,10 @@ class AzureML:
             except ResourceNotFoundError:
                 return None
 
-        return self._long(f"ask for the endpoint {endpoint}", get)
+        return self._works(f"ask for the endpoint {endpoint}", get)
 
     def _deployments(self, endpoint: str) -> dict[str, Any]:
-        found = self._long("list the deployments", lambda: list(self._client.online_deployments.list(endpoint)))
+        found = self._works("list the deployments", lambda: list(self._client.online_deployments.list(endpoint)))
         return {str(each.name): each for each in found}
 
     def _finished(self, endpoint: str, version: str) -> Any:
@@ -293,18 +337,14 @@ class AzureML:
 
     def _registered(self, endpoint: str, model: Candidate) -> str:
         name = f"{endpoint}-{model.version}"
-        # Two uploads of one model at a time would leave the client waiting for the file that was there already.
-        with self._held(name, "registration"):
-            self._ensure(
-                f"register the model {name}",
-                lambda: self._client.models.get(name, "1"),
-                # Not of MLflow's type, which Azure ML would serve by a server of its own.
-                lambda: self._client.models.create_or_update(
-                    Model(
-                        name=name, version="1", path=str(model.folder), type="custom_model", tags={DIGEST: model.digest}
-                    )
-                ),
-            )
+        self._works.ensure(
+            f"register the model {name}",
+            lambda: self._client.models.get(name, "1"),
+            # Not of MLflow's type, which Azure ML would serve by a server of its own.
+            lambda: self._client.models.create_or_update(
+                Model(name=name, version="1", path=str(model.folder), type="custom_model", tags={DIGEST: model.digest})
+            ),
+        )
         return f"azureml:{name}:1"
 
     def _deployment(self, endpoint: str, model: Candidate, registered: str) -> ManagedOnlineDeployment:
@@ -331,36 +371,21 @@ class AzureML:
         )
 
     def _delete(self, endpoint: str, version: str) -> None:
-        self._ensured_gone(
+        self._works.ensure_gone(
             f"remove {version} from {endpoint}",
             lambda: self._client.online_deployments.begin_delete(version, endpoint),
         )
 
-    def _ensured_gone(self, what: str, delete: Callable[[], Any]) -> None:
-        def attempt() -> None:
-            with contextlib.suppress(ResourceNotFoundError):
-                delete().result()
-
-        self._long(what, attempt)
-
-    def _ensure(self, what: str, there: Callable[[], object], make: Callable[[], object]) -> None:
-        def attempt() -> None:
-            try:
-                there()
-            except ResourceNotFoundError:
-                make()
-
-        self._long(what, attempt)
-
-    def _long(self, what: str, work: Callable[[], T]) -> T:
-        return self._calls(what, lambda seconds: azureml.within(self._ready, work))
-
     # Blobs of the workspace's own storage.
 
-    def _blob(self, endpoint: str, kind: str) -> BlobClient:
-        store = self._long(
+    @functools.cached_property
+    def _store(self) -> Any:
+        return self._works(
             "ask for the default datastore", lambda: self._client.datastores.get_default(include_secrets=True)
         )
+
+    def _blob(self, endpoint: str, kind: str) -> BlobClient:
+        store = self._store
         secret = getattr(store.credentials, "sas_token", None) or getattr(store.credentials, "account_key", None)
         return BlobClient(
             f"{store.protocol}://{store.account_name}.blob.{store.endpoint}",
@@ -402,24 +427,42 @@ class AzureML:
         return self._calls("write it down at the endpoint", write)
 
     @contextlib.contextmanager
-    def _held(self, endpoint: str, what: str = "traffic") -> Iterator[None]:
-        """Hold an endpoint, or a model of it, against others of us, who do so for as long as a change takes."""
-        blob, owner = self._blob(endpoint, what), uuid.uuid4().hex
-        end = time.monotonic() + HELD + 60.0
-        while True:
-            found = self._read(blob)
-            since = float((found.document or {}).get("since", 0.0))
-            if time.time() - since > HELD:
-                mine = self._write(blob, {"owner": owner, "since": time.time()}, found.generation)
-                if mine is not None and (mine.document or {}).get("owner") == owner:
-                    break
-            if time.monotonic() > end:
-                raise self._calls.refusal(f"{endpoint} is held by others all the time", "Try again when it is quiet")
-            time.sleep(POLL)
+    def _held(self, endpoint: str) -> Iterator[None]:
+        """Hold an endpoint against others of us, who do so for as long as a change takes."""
+        blob = self._blob(endpoint, "traffic")
+        held, over = self._taken(endpoint, blob), threading.Event()
+
+        def stay() -> None:
+            nonlocal held
+            while not over.wait(HELD / 4):
+                with contextlib.suppress(UserError):
+                    held = self._write(blob, {"owner": uuid.uuid4().hex}, held.generation) or held
+
+        staying = threading.Thread(target=stay, daemon=True)
+        staying.start()
         try:
             yield
         finally:
-            self._write(blob, None, mine.generation)
+            over.set()
+            staying.join()
+            with contextlib.suppress(UserError):  # what was to be changed is; others wait a little longer
+                self._write(blob, None, held.generation)
+
+    def _taken(self, endpoint: str, blob: BlobClient) -> Note:
+        """Return what was written into the blob once it was free, or its owner gave no sign of life for so long."""
+        owner = {"owner": uuid.uuid4().hex}
+        end, since, seen = time.monotonic() + HOLDING, time.monotonic(), ""
+        while True:
+            found = self._read(blob)
+            if found.generation != seen:
+                since, seen = time.monotonic(), found.generation
+            if found.document is None or time.monotonic() - since > HELD:
+                mine = self._write(blob, owner, found.generation)
+                if mine is not None:
+                    return mine
+            elif time.monotonic() > end:
+                raise self._calls.refusal(f"{endpoint} is held by others all the time", "Try again when it is quiet")
+            time.sleep(POLL)
 
 
 class _Answered(HttpResponseError):

@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,7 @@ class KServe:
     name = "KServe"
     measures = frozenset(measure.METRICS) - {"agreement"}
     shadows = False
+    lag = 0.0
 
     def __init__(self, options: Mapping[str, Any], component: str, api: Any, namespace: str) -> None:
         self._options, self._component, self._namespace = options, component, namespace
@@ -116,7 +118,7 @@ class KServe:
         if not self._options.get("image"):
             raise UserError(self._component, "options", "no image is given", "Give our serving image, by its digest")
         made = {"digest": model.digest, "predictor": self._predictor(endpoint, model)}
-        self._changed(endpoint, lambda found: self._with(found, endpoint, model.version, made), make=True)
+        self._changed(endpoint, lambda found: self._with(found, endpoint, model.version, made))
         try:
             return _seen(self._wait_ready(endpoint, model.version))
         except BaseException:
@@ -279,8 +281,9 @@ class KServe:
             predictor = dict(versions[version]["predictor"])
         elif share < 100:
             predictor["canaryTrafficPercent"] = share
-        changes = str(int(found["metadata"]["annotations"].get(COUNT, "0")) + 1)
-        return _annotated({**found, "spec": {"predictor": predictor}}, {COUNT: changes, OPEN: "true"})
+        changes = int(found["metadata"]["annotations"].get(COUNT, "0").partition("-")[0]) + 1
+        count = f"{changes}-{uuid.uuid4().hex}"  # which tells it from the change that another makes at the same time
+        return _annotated({**found, "spec": {"predictor": predictor}}, {COUNT: count, OPEN: "true"})
 
     def _take_back(self, endpoint: str, version: str) -> None:
         """Let a version without traffic be gone: its revision is followed by one of the version that has it all."""
@@ -300,7 +303,7 @@ class KServe:
         if self._changed(endpoint, change) is None:
             self._delete(endpoint)
 
-    def _changed(self, endpoint: str, change: Callable[[Service | None], Service | None], *, make: bool = False) -> Any:
+    def _changed(self, endpoint: str, change: Callable[[Service | None], Service | None]) -> Any:
         """Return the InferenceService after a change, which is begun anew where others were faster."""
         for _ in range(_TRIES):
             found = self._get(endpoint)
@@ -326,7 +329,7 @@ class KServe:
             if written is not None:
                 return written
             again = self._get(endpoint)
-            if again is not None and _same(again, wanted):  # an attempt whose answer was lost
+            if again is not None and _is(again, wanted):  # an attempt whose answer was lost
                 return again
         raise Changed(f"{endpoint} is changed by others all the time")
 
@@ -459,10 +462,9 @@ def _annotated(found: Service, more: Mapping[str, str]) -> Service:
     return {**found, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **more}}}
 
 
-def _same(found: Service, wanted: Service) -> bool:
-    """Whether an InferenceService is what was to be written, but for what the cluster adds."""
-    annotations = wanted["metadata"]["annotations"].items() <= found["metadata"].get("annotations", {}).items()
-    return annotations and found["spec"] == wanted["spec"]
+def _is(found: Service, wanted: Service) -> bool:
+    """Return whether an InferenceService is the one that was to be written; the cluster adds to what it is given."""
+    return bool(wanted["metadata"]["annotations"].items() <= found["metadata"].get("annotations", {}).items())
 
 
 def _unready(found: Service, version: str) -> str:

@@ -85,6 +85,7 @@ class Local:
 
     measures = frozenset(measure.METRICS)
     shadows = True
+    lag = 0.0
 
     def __init__(
         self,

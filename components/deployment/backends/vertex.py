@@ -1,17 +1,20 @@
 """An Endpoint of Vertex AI: a deployed model a version, and the endpoint's own traffic split.
 
 Vertex AI has no way to ask a deployed model that gets no traffic. So a version is tried at an endpoint of its own,
-NAME-try-VERSION, which is there for the length of the test. Metrics come from Cloud Monitoring, a minute or three late.
+NAME-try-VERSION, which is there for the length of the test. Metrics come from Cloud Monitoring, some minutes late.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,13 +36,18 @@ T = TypeVar("T")
 OPTIONS = {
     "project": str, "location": str, "image": str, "staging_bucket": str, "machine_type": str, "machines": int,
     "max_machines": int, "service_account": str, "encryption_key": str, "variables": dict, "ready_seconds": float,
+    "metrics_seconds": float,
 }  # fmt: skip
 READY = 3600.0  # seconds for a model to be deployed
 POLL = 10.0  # seconds between two looks at what is being made
 ANSWER = 60.0  # seconds for a prediction
-GENERATION = "penstock-traffic"  # label that counts our changes of traffic
+GENERATION = "penstock-traffic"  # label that counts our changes of traffic, and tells one of them from others
+ENDPOINT = "penstock-endpoint"  # label of models: whose they are
 MONITORING = "https://monitoring.googleapis.com"
 RESPONSES = "aiplatform.googleapis.com/prediction/online/response_count"
+LATENCIES = "aiplatform.googleapis.com/prediction/online/prediction_latencies"  # distributions of milliseconds
+LATENCY_TYPES = ("total", "model")  # the first of them that is told: parts cannot be put together
+LAG = 420.0  # seconds for a request to be counted: once a minute, and up to six minutes until that can be read
 _TRIES = 20  # at a change while others change the endpoint
 
 
@@ -50,7 +58,8 @@ def connect(options: Mapping[str, Any], component: str) -> Vertex:
         options: `project` and `location`, by default the environment's; `image`, our serving image by digest;
             `staging_bucket`, a gs:// folder for the notes of rollouts, and for models that lie in no bucket;
             `machine_type` (n1-standard-2), `machines` (1) and `max_machines`; `service_account`, `encryption_key`;
-            `variables` of the server by name; `ready_seconds`.
+            `variables` of the server by name; `ready_seconds`; `metrics_seconds` that Cloud Monitoring may take to
+            count a request (420).
 
     Raises:
         UserError: An option is unknown, wrong or missing.
@@ -70,7 +79,7 @@ class Vertex:
     """The endpoints of one project and location."""
 
     name = "Vertex AI"
-    measures = frozenset({"requests", "error_rate", "refusal_rate"})
+    measures = frozenset({"requests", "error_rate", "refusal_rate", "latency_p50", "latency_p95", "latency_p99"})
     shadows = False
 
     def __init__(self, options: Mapping[str, Any], component: str) -> None:
@@ -80,6 +89,7 @@ class Vertex:
         self._endpoints = vertex.client(utils.EndpointClientWithOverride)
         self._models = vertex.client(utils.ModelClientWithOverride)
         self._ready = float(options.get("ready_seconds", READY))
+        self.lag = float(options.get("metrics_seconds", LAG))
 
     def failure(self, error: Exception) -> Failure | None:
         """See Service."""
@@ -96,22 +106,36 @@ class Vertex:
             raise UserError(self._component, "options", "no image is given", "Give our serving image, by its digest")
         self._register(endpoint, model)
         self._make(endpoint, {"display_name": endpoint, "labels": {GENERATION: "0"}})
+        before = self.get(endpoint)
         try:
             self._deploy(endpoint, endpoint, model, {})
         except BaseException:
-            self._undeploy(endpoint, model.version)
+            if before and model.version not in before.versions:
+                self._undeploy(endpoint, model.version)
             raise
-        found = self._get(endpoint)
-        assert found is not None
-        return self._seen(endpoint, found)
+        found = self.get(endpoint)
+        if found is None:
+            raise UserError(self._component, "endpoint", f"{endpoint} was removed by others", "Deploy again")
+        return found
 
     def smoke(self, endpoint: str, version: str, model: Candidate) -> list[dict[str, Any]]:
         """Deploy the version to an endpoint of its own for as long as it takes to ask it; see Backend."""
-        alone = _trial(endpoint, version)
+        alone, own = _trial(endpoint, version), _deployed_id(version)
         try:
-            self._make(alone, {"display_name": alone, "labels": {"penstock-try": endpoint}})
-            self._deploy(alone, endpoint, model, {"0": 100})
-            return self._predicted(alone, model)
+            for _ in range(_TRIES):
+                self._make(alone, {"display_name": alone, "labels": {"penstock-try": endpoint}})
+                self._deploy(alone, endpoint, model, {"0": 100})
+                found = self._get(alone)
+                if found is not None and not found.traffic_split:  # one who was killed had begun to remove it
+                    self._split(found, {own: 100})
+                try:
+                    return self._predicted(alone, model)
+                except Unreachable:
+                    found = self._get(alone)
+                    if found is not None and found.traffic_split.get(own):
+                        raise
+                    # Another who tried the same version has removed it.
+            raise Unreachable(f"{alone} is removed by others all the time")
         finally:
             self._remove_endpoint(alone)
 
@@ -137,16 +161,17 @@ class Vertex:
 
     def reading(self, endpoint: str, version: str, since: datetime.datetime) -> Reading:
         """Return what Cloud Monitoring has counted since then; see Backend."""
-        own = _deployed_id(version)
-        project = self._parent.split("/")[1]
-        series = self._series(project, endpoint, own, since)
         counts: dict[int, float] = {}
-        for each in series:
-            code = str(each.get("metric", {}).get("labels", {}).get("response_code", "0"))
+        for labels, values in self._series(RESPONSES, endpoint, version, since):
+            code = str(labels.get("response_code", "0"))
             status = int(code) if code.isdecimal() else 0
-            total = sum(float(point["value"].get("int64Value", 0)) for point in each.get("points", []))
-            counts[status] = counts.get(status, 0.0) + total
-        return Reading(counts)
+            counts[status] = counts.get(status, 0.0) + sum(float(each.get("int64Value", 0)) for each in values)
+        latencies: dict[str, list[Mapping[str, Any]]] = {}
+        for labels, values in self._series(LATENCIES, endpoint, version, since):
+            told = [each["distributionValue"] for each in values if "distributionValue" in each]
+            latencies.setdefault(str(labels.get("latency_type", "")), []).extend(told)
+        kind = next((kind for kind in LATENCY_TYPES if latencies.get(kind)), "")
+        return Reading(counts, _histogram(latencies.get(kind, [])))
 
     def answers(self, endpoint: str, version: str, since: datetime.datetime) -> Any:
         """Vertex AI has no agreement of versions to ask this for; see Backend."""
@@ -156,13 +181,16 @@ class Vertex:
         """Undeploy the version, or all with the endpoint; see Backend."""
         found = self._get(endpoint)
         if not version:
-            if found is not None:
-                for each in found.deployed_models:
-                    self._remove_endpoint(_trial(endpoint, each.display_name))
-                self._remove_endpoint(endpoint)
-                for each in found.deployed_models:
-                    self._unregister(endpoint, each.display_name)
-                self.write_note(endpoint, None, self.note(endpoint).generation)
+            # One who was killed on the way may have left any of it.
+            models = self._registered(endpoint)
+            for name in models:
+                self._remove_endpoint(_trial(endpoint, name.rpartition("/")[2].removeprefix(f"{endpoint}-")))
+            self._remove_endpoint(endpoint)
+            for name in models:
+                self._unregister(name)
+            note = self.note(endpoint)
+            if note.document is not None:
+                self.write_note(endpoint, None, note.generation)
             return found is not None
         if found is not None and (share := self._seen(endpoint, found).traffic.get(version)):
             raise UserError(
@@ -171,7 +199,7 @@ class Vertex:
             )  # fmt: skip
         self._remove_endpoint(_trial(endpoint, version))
         there = self._undeploy(endpoint, version)
-        self._unregister(endpoint, version)
+        self._unregister(self._model_name(endpoint, version))
         return there
 
     def note(self, endpoint: str) -> Note:
@@ -228,10 +256,7 @@ class Vertex:
     def _seen(self, endpoint: str, found: Any) -> Endpoint:
         names = {each.id: each.display_name for each in found.deployed_models}
         location = self._parent.split("/")[3]
-        versions = {
-            name: Version(name, str(found.labels.get(f"penstock-{name}", name.removeprefix("v"))))
-            for name in names.values()
-        }
+        versions = {name: Version(name, name.removeprefix("v")) for name in names.values()}
         return Endpoint(
             endpoint,
             f"https://{location}-aiplatform.googleapis.com/v1/{found.name}:predict",
@@ -251,8 +276,10 @@ class Vertex:
             def attempt(seconds: float) -> None:
                 try:
                     # What the operation comes to is seen by looking; an error of its own is told.
-                    operation = make(seconds)
-                    operation.result(timeout=max(1.0, end - time.monotonic()))
+                    make(seconds).result(timeout=max(1.0, end - time.monotonic()))
+                except TimeoutError:
+                    if time.monotonic() < end:
+                        raise
                 except GoogleAPICallError as error:
                     if error.code != 409:
                         raise
@@ -271,7 +298,7 @@ class Vertex:
         message: dict[str, Any] = {
             "display_name": f"{endpoint}-{model.version}",
             "artifact_uri": model.uri if model.uri.startswith("gs://") else self._uploaded(model),
-            "labels": {"penstock-digest": model.digest[:63]},
+            "labels": {"penstock-digest": model.digest[:63], ENDPOINT: endpoint},
             "container_spec": {
                 "image_uri": str(self._options["image"]),
                 "ports": [{"container_port": 8080}],
@@ -348,33 +375,36 @@ class Vertex:
         )
 
     def _undeploy(self, endpoint: str, version: str) -> bool:
-        """Undeploy a version that gets no traffic, if it is there."""
+        """Undeploy a version that gets no traffic, and return whether it was there."""
+        there = False
 
-        def undeploy(seconds: float) -> bool:
+        def undeploy(seconds: float) -> None:
+            nonlocal there
             found = self._get(endpoint)
             own = next((each.id for each in found.deployed_models if each.display_name == version), "") if found else ""
-            if not own:
-                return False
+            if not own or found.traffic_split.get(own):
+                return
+            there = True
             try:
                 operation = self._endpoints.undeploy_model(
                     endpoint=self._name(endpoint), deployed_model_id=own, timeout=seconds
                 )
                 operation.result(timeout=self._ready)
-            except NotFound:  # another attempt has got through
+            except NotFound:  # another has got through
                 pass
-            return True
 
-        return self._calls(f"undeploy {version} from {endpoint}", undeploy)
+        self._calls(f"undeploy {version} from {endpoint}", undeploy)
+        return there
 
     def _remove_endpoint(self, endpoint: str) -> None:
         """Take all models off an endpoint, and it away, if it is there."""
 
         def delete(seconds: float) -> None:
             found = self._get(endpoint)
+            while found is not None and found.traffic_split:
+                found = self._split(found, {}) or self._get(endpoint)
             if found is None:
                 return
-            if found.traffic_split:
-                self._split(found, {})
             for each in found.deployed_models:
                 self._undeploy(endpoint, each.display_name)
             try:
@@ -385,24 +415,35 @@ class Vertex:
 
         self._calls(f"remove the endpoint {endpoint}", delete)
 
-    def _unregister(self, endpoint: str, version: str) -> None:
+    def _registered(self, endpoint: str) -> list[str]:
+        """Return the resource names of the models that were registered for an endpoint."""
+        request = {"parent": self._parent, "filter": f'labels.{ENDPOINT}="{endpoint}"'}
+        return self._calls(
+            f"list the models of {endpoint}",
+            lambda seconds: [
+                str(each.name) for each in self._models.list_models(request=request, timeout=seconds, retry=None)
+            ],
+        )
+
+    def _unregister(self, name: str) -> None:
         def delete(seconds: float) -> None:
             try:
-                operation = self._models.delete_model(name=self._model_name(endpoint, version), timeout=seconds)
+                operation = self._models.delete_model(name=name, timeout=seconds)
                 operation.result(timeout=self._ready)
             except NotFound:
                 pass
 
-        self._calls(f"remove the model of {version}", delete)
+        self._calls(f"remove the model {name}", delete)
 
     def _split(self, found: Any, split: Mapping[str, int]) -> Any:
         """Return the endpoint with a new split; None where another has changed it since it was read."""
-        count = str(int(found.labels.get(GENERATION, "0") or 0) + 1)
+        count = int(str(found.labels.get(GENERATION, "0")).partition("-")[0] or 0) + 1
+        ours = f"{count}-{uuid.uuid4().hex}"
         endpoint = aiplatform_v1.Endpoint(
             name=found.name,
             display_name=found.display_name,
             traffic_split=dict(split),
-            labels={**dict(found.labels), GENERATION: count},
+            labels={**dict(found.labels), GENERATION: ours},
             etag=found.etag,
         )
 
@@ -412,9 +453,11 @@ class Vertex:
                     endpoint=endpoint, update_mask={"paths": ["traffic_split", "labels"]}, timeout=seconds, retry=None
                 )
             except GoogleAPICallError as error:
-                if error.code not in (409, 412):
+                if error.code not in (404, 409, 412):
                     raise
-                return None
+            now = self._get(found.name.rpartition("/")[2])
+            # It may be ours, from an attempt whose answer was lost.
+            return now if now is not None and now.labels.get(GENERATION) == ours else None
 
         return self._calls("set the traffic", update)
 
@@ -437,14 +480,18 @@ class Vertex:
             for each in answer.predictions
         ]
 
-    def _series(self, project: str, endpoint: str, own: str, since: datetime.datetime) -> Sequence[Mapping[str, Any]]:
+    def _series(
+        self, metric: str, endpoint: str, version: str, since: datetime.datetime
+    ) -> Iterator[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+        """Yield labels and values of the series of a metric; of what lies in an interval that began since then."""
         now = datetime.datetime.now(datetime.UTC)
         query = {
-            "filter": f'metric.type="{RESPONSES}" AND resource.labels.endpoint_id="{endpoint}" '
-            f'AND metric.labels.deployed_model_id="{own}"',
+            "filter": f'metric.type="{metric}" AND resource.labels.endpoint_id="{endpoint}" '
+            f'AND metric.labels.deployed_model_id="{_deployed_id(version)}"',
             "interval.startTime": since.astimezone(datetime.UTC).isoformat(),
             "interval.endTime": now.isoformat(),
         }
+        project = self._parent.split("/")[1]
         address = os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_MONITORING", MONITORING).rstrip("/")
         credentials = initializer.global_config.credentials
         if credentials is None:
@@ -457,15 +504,24 @@ class Vertex:
             )
             if answer.status_code != 200:
                 raise from_http_response(answer)
-            found.extend(answer.json().get("timeSeries", []))
-            return str(answer.json().get("nextPageToken", ""))
+            told = answer.json()
+            found.extend(told.get("timeSeries", []))
+            return str(told.get("nextPageToken", ""))
 
         try:
             while token := self._calls("ask Cloud Monitoring", page):
                 query["pageToken"] = token
         except UserError as error:
             raise Unreachable(error.problem) from None
-        return found
+        for each in found:
+            # Cloud Monitoring tells of every interval that ends in the time asked for, begun before or not.
+            values = [
+                point["value"]
+                for point in each.get("points", [])
+                if datetime.datetime.fromisoformat(point["interval"]["startTime"]) >= since
+            ]
+            if values:
+                yield each.get("metric", {}).get("labels", {}), values
 
     def _blob(self, endpoint: str) -> Any:
         bucket, folder = vertex.place(str(self._options["staging_bucket"]))
@@ -488,6 +544,30 @@ def _model_id(endpoint: str, version: str) -> str:
 def _deployed_id(version: str) -> str:
     """Return the id of a deployed model: at most ten digits, the same for the same version."""
     return str(10**9 + int(hashlib.sha256(version.encode()).hexdigest(), 16) % (9 * 10**9))
+
+
+def _histogram(distributions: Iterable[Mapping[str, Any]]) -> tuple[tuple[float, float], ...]:
+    """Return the number of latencies up to each bound in seconds; see Cloud Monitoring's Distribution."""
+    counted: dict[float, float] = {}
+    for each in distributions:
+        bounds = [bound / 1000 for bound in _bounds(each.get("bucketOptions", {}))]
+        # Buckets without a count are left out at the end.
+        for bound, count in zip([*bounds, math.inf], each.get("bucketCounts", []), strict=False):
+            counted[bound] = counted.get(bound, 0.0) + float(count)
+    return tuple(zip(sorted(counted), itertools.accumulate(counted[bound] for bound in sorted(counted)), strict=True))
+
+
+def _bounds(options: Mapping[str, Any]) -> list[float]:
+    """Return the upper bounds of buckets, but for the last one's, which is infinite."""
+    if told := options.get("explicitBuckets"):
+        return [float(bound) for bound in told.get("bounds", [])]
+    if told := options.get("exponentialBuckets"):
+        places = range(int(told["numFiniteBuckets"]) + 1)
+        return [float(told["scale"]) * float(told["growthFactor"]) ** place for place in places]
+    if told := options.get("linearBuckets"):
+        places = range(int(told["numFiniteBuckets"]) + 1)
+        return [float(told.get("offset", 0.0)) + float(told["width"]) * place for place in places]
+    return []
 
 
 def _generation(found: Any) -> str:

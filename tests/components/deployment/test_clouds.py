@@ -1,30 +1,26 @@
 """Endpoints of KServe, Vertex AI and Azure ML, through their real clients, against what stands for them here."""
 
-import collections
 import concurrent.futures
-import contextlib
+import datetime
 import json
-import ssl
-import threading
-import urllib.request
+import math
+import time
+from dataclasses import replace
 
 import pytest
 
-from penstock.components._shared.clouds import calls
 from penstock.components._shared.errors import UserError
 from penstock.components.deployment import backends
-from penstock.components.deployment.backends import azureml as azureml_backend
-from penstock.components.deployment.backends import kubeflow as kserve_backend
 from penstock.components.deployment.backends import vertex as vertex_backend
+from penstock.components.deployment.component import roll_out as component
 from penstock.components.deployment.deploy import _candidate, deploy, set_traffic, undeploy
 from penstock.components.deployment.endpoint import Changed
 from penstock.components.deployment.roll_out import roll_out
-from penstock.components.deployment.serving import payloads
-from penstock.testing import Answer, ApiError, AzureMLStandIn, Fault, KServeStandIn, VertexStandIn
+from penstock.testing import Fault
+from tests.components.deployment import clouds
+from tests.components.deployment.clouds import LATE, MINUTE, NAME, PLATFORMS, standing
 
-NAME = "taxi-tips"
-PLATFORMS = ("kubeflow", "vertex", "azureml")
-IMAGE = "r.example.com/penstock/serving@sha256:1"
+GATE = component.component_spec.inputs["gate"].default
 WRITES = {
     "kubeflow": ("POST */inferenceservices", "PUT */inferenceservices/*"),
     "vertex": ("POST */endpoints", "POST *:deployModel", "POST */models:upload", "PATCH */endpoints/*"),
@@ -34,132 +30,14 @@ TRAFFIC = {"kubeflow": "PUT */inferenceservices/*", "vertex": "PATCH */endpoints
            "azureml": "PUT */onlineEndpoints/taxi-tips"}  # fmt: skip
 
 
-class Cloud:
-    """A stand-in whose containers predict with the models of this test."""
-
-    def __init__(self, platform, stand_in, loaded):
-        self.platform, self.stand_in = platform, stand_in
-        self.loaded = loaded  # served models by version
-        self.broken: set[str] = set()  # versions that answer with an error
-        self.counts = collections.Counter()  # answers by version and status, which KServe's pods tell themselves
-        self.options = {"image": IMAGE, **getattr(self, f"_{platform}")()}
-
-    def predicted(self, version, protocol, body):
-        """Return status and records of an answer."""
-        if version in self.broken:
-            self.counts[version, 500] += 1
-            return 500, []
-        served = self.loaded[version]
-        columns = served.predict(payloads.read(payloads.PROTOCOLS[protocol], payloads.JSON, body, served.signature))
-        self.counts[version, 200] += 1
-        rows = len(next(iter(columns.values())))
-        return 200, [{name: values.tolist()[row] for name, values in columns.items()} for row in range(rows)]
-
-    def _kubeflow(self):
-        def serve(pod, request):
-            version = pod["metadata"]["labels"]["penstock.dev/version"]
-            if request.path == "/metrics":
-                if self.busy:  # requests come to every version that gets traffic
-                    self.predicted(version, "mlflow", self.example)
-                return Answer("".join(
-                    f'penstock_requests_total{{route="invocations",status="{status}"}} {count}\n'
-                    for (own, status), count in self.counts.items() if own == version
-                ))  # fmt: skip
-            status, records = self.predicted(version, "mlflow", request.content)
-            return Answer({"predictions": records} if status == 200 else {"error": "it is broken"}, status)
-
-        self.busy, self.example = False, b""
-        self.stand_in.serve = serve
-        return {}
-
-    def _vertex(self):
-        self.stand_in.storage.put("gs://notes/.keep", b"")
-
-        def predict(model, instances, parameters):
-            version = model["displayName"].removeprefix(f"{NAME}-")
-            status, records = self.predicted(version, "vertex", json.dumps({"instances": instances}).encode())
-            if status != 200:
-                raise ApiError(500, "the model is broken")
-            return records
-
-        self.stand_in.endpoints.predict = predict
-        return {"staging_bucket": "gs://notes"}
-
-    def _azureml(self):
-        def serve(own, deployment, request):
-            status, records = self.predicted(own, "azureml", request.content)
-            return Answer(records if status == 200 else {"error": "it is broken", "kind": "model"}, status)
-
-        self.stand_in.online_endpoints.serve = serve
-        scope = self.stand_in.scope
-        return {"subscription": scope.subscription, "resource_group": scope.group, "workspace": scope.workspace}
-
-    def shares(self):
-        """Return the traffic as the platform itself has it, by version."""
-        if self.platform == "kubeflow":
-            [service] = self.stand_in.services.values()
-            names = {each["name"]: each["template"]["labels"]["penstock.dev/version"] for each in service.revisions}
-            return {names[name]: share for name, share in self.stand_in.traffic(NAME).items()}
-        if self.platform == "vertex":
-            [found] = [each for each in self.stand_in.endpoints._resources.kept.all() if each["displayName"] == NAME]
-            names = {each["id"]: each["displayName"] for each in found["deployedModels"]}
-            return {names[own]: share for own, share in found["trafficSplit"].items()}
-        return self.stand_in.online_endpoints.traffic(NAME)
-
-    @contextlib.contextmanager
-    def load(self, example):
-        """Let requests come to the endpoint until the end of the block."""
-        split = json.loads(example)["dataframe_split"]
-        instances = [dict(zip(split["columns"], row, strict=True)) for row in split["data"]]
-        if self.platform == "kubeflow":
-            self.busy, self.example = True, example
-            yield
-            self.busy = False
-            return
-        path, body = (
-            (f"/v1/projects/test-project/locations/us-central1/endpoints/{NAME}:predict", {"instances": instances})
-            if self.platform == "vertex"
-            else (f"/inference/online/{NAME}/score", {"input_data": instances})
-        )
-        over = threading.Event()
-
-        def ask():
-            context = ssl._create_unverified_context() if self.platform == "azureml" else None
-            while not over.is_set():
-                headers = {"Content-Type": "application/json", "Authorization": "Bearer x"}
-                request = urllib.request.Request(self.stand_in.url + path, json.dumps(body).encode(), headers)
-                with contextlib.suppress(OSError):
-                    urllib.request.urlopen(request, timeout=10, context=context).close()
-
-        thread = threading.Thread(target=ask, daemon=True)
-        thread.start()
-        yield
-        over.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def standing(platform, loaded):
-    kinds = {"kubeflow": KServeStandIn, "vertex": VertexStandIn, "azureml": AzureMLStandIn}
-    with kinds[platform]() as stand_in, stand_in.connected():
-        yield Cloud(platform, stand_in, loaded)
-
-
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    for module in (kserve_backend, vertex_backend, azureml_backend):
-        monkeypatch.setattr(module, "POLL", 0.01)
-    monkeypatch.setattr(calls, "FIRST_PAUSE", 0.02)
+    clouds.quicken(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def two(models, loaded):
-    """Two models, and what serves each by the version that it is deployed as."""
-    found = {}
-    for name in ("xgboost-binary", "lightgbm-binary"):
-        folder = models(name)
-        found[_candidate(folder, "").version] = folder, loaded(name)
-    return found
+    return clouds.two(models, loaded)
 
 
 @pytest.fixture(params=PLATFORMS)
@@ -244,9 +122,12 @@ def test_who_was_too_late_changes_nothing(cloud, put):
     assert backend.write_note(NAME, None, written.generation).document is None
 
 
-RACERS = {"kubeflow": 50, "vertex": 50, "azureml": 3}  # a client of Azure ML takes its time
+RACERS = 50
 
 
+@pytest.mark.parametrize(
+    "cloud", ["kubeflow", "vertex", pytest.param("azureml", marks=pytest.mark.slow)], indirect=True
+)
 def test_of_racing_deployers_one_makes_the_version_and_of_racing_changes_of_traffic_one_wins(cloud, put, two):
     first = put(0)
     candidate = _candidate(list(two.values())[1][0], "gs://models/1")
@@ -262,29 +143,127 @@ def test_of_racing_deployers_one_makes_the_version_and_of_racing_changes_of_traf
             return 0
         return share
 
-    racers = RACERS[cloud.platform]
-    with concurrent.futures.ThreadPoolExecutor(racers) as pool:
-        assert set(map(tuple, pool.map(deployed, range(racers)))) == {tuple(sorted((first.version, candidate.version)))}
+    with concurrent.futures.ThreadPoolExecutor(RACERS) as pool:
+        assert set(map(tuple, pool.map(deployed, range(RACERS)))) == {tuple(sorted((first.version, candidate.version)))}
         assert cloud.shares() == {first.version: 100}
         seen = backend.get(NAME)
-        [won] = [share for share in pool.map(moved, range(1, racers + 1)) if share]
+        [won] = [share for share in pool.map(moved, range(1, RACERS + 1)) if share]
     assert cloud.shares() == {first.version: 100 - won, candidate.version: won}
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["good", "broken"])
-def test_a_rollout_goes_on_while_its_gate_holds_and_back_where_it_does_not(cloud, put, broken, tmp_path):
+@pytest.fixture
+def roll(cloud, tmp_path):
+    """Return a function that rolls out a version while requests come, and gives what came out and the steps."""
+
+    def roll(version, options=None, **given):
+        asked = {"steps": [50, 100], "hold": {"seconds": 5, "requests": 4}, "gate": GATE, "on_rollback": "report"}
+        with cloud.load(next(iter(cloud.loaded.values())).example):
+            found = roll_out(
+                tmp_path / "history.json", tmp_path / "report.html", endpoint=NAME, version=version,
+                platform=cloud.platform, options={**cloud.options, **(options or {})}, **{**asked, **given},
+            )  # fmt: skip
+        return found, json.loads((tmp_path / "history.json").read_text())["steps"]
+
+    return roll
+
+
+# By default a version that does well everywhere, and each that does not where that costs least.
+KINDS = {"good": PLATFORMS, "broken": ("kubeflow",), "slow": ("kubeflow", "vertex")}
+
+
+@pytest.mark.parametrize(
+    ("cloud", "kind"),
+    [
+        pytest.param(platform, kind, marks=[] if platform in platforms else [pytest.mark.slow])
+        for kind, platforms in KINDS.items()
+        for platform in PLATFORMS
+    ],
+    indirect=["cloud"],
+)
+def test_a_rollout_by_the_default_gate_goes_on_while_it_holds_and_back_where_it_does_not(cloud, put, roll, kind):
     first, second = put(0), put(1)
-    example = next(iter(cloud.loaded.values())).example
-    cloud.broken = {second.version} if broken else set()
-    given = {
-        "endpoint": NAME, "version": second.version, "platform": cloud.platform, "options": cloud.options,
-        "steps": [20, 50, 100], "hold": {"seconds": 3, "requests": 5, "least": 1}, "gate": ["error_rate <= 0.02"],
-        "on_rollback": "report",
-    }  # fmt: skip
-    with cloud.load(example):
-        found = roll_out(tmp_path / "history.json", tmp_path / "report.html", **given)
-    assert found.promoted is not broken
-    assert cloud.shares() == {(first if broken else second).version: 100}
+    if kind != "good":
+        setattr(cloud, kind, {second.version})
+    found, steps = roll(second.version)
+    assert found.promoted is (kind == "good"), found.reason
+    assert cloud.shares() == {(second if kind == "good" else first).version: 100}
+    if kind != "good":
+        assert {"broken": "error_rate", "slow": "latency_p99"}[kind] in found.reason
+        return
+    for step in steps:
+        assert [finding["holds"] for finding in step["findings"]] == [True] * len(GATE)
+        assert 0 < step["new"]["latency_p50"] <= step["new"]["latency_p95"] <= step["new"]["latency_p99"]
+
+
+@pytest.mark.parametrize("cloud", LATE, indirect=True)
+def test_metrics_that_come_late_are_waited_for_and_are_those_of_the_step(cloud, put, roll, monkeypatch):
+    _, second = put(0), put(1)
+    cloud.stand_in.monitoring.late = 0.5
+    kind, reads = type(backends.connect(cloud.platform, cloud.options, "test")), []
+    reading = kind.reading
+
+    def without_latencies_at_first(self, endpoint, version, since):
+        found = reading(self, endpoint, version, since)
+        reads.append(sum(found.requests.values()) >= 4)
+        return found if sum(reads) > 4 else replace(found, seconds=(), quantiles={})
+
+    monkeypatch.setattr(kind, "reading", without_latencies_at_first)
+    found, steps = roll(second.version, hold={"seconds": 0.1, "requests": 4})
+    assert found.promoted, found.reason
+    for step in steps:
+        assert step["seconds"] >= 0.5
+        assert step["new"]["requests"] >= 4
+        assert step["new"]["latency_p99"] > 0
+    assert steps[0]["current"]["latency_p99"] > 0
+
+
+@pytest.mark.parametrize("cloud", ["vertex", pytest.param("azureml", marks=pytest.mark.slow)], indirect=True)
+def test_without_metrics_in_time_nothing_is_promoted(cloud, put, roll):
+    first, second = put(0), put(1)
+    cloud.stand_in.monitoring.late = 1000
+    found, _ = roll(second.version, options={"metrics_seconds": 0.4}, hold={"seconds": 0.2})
+    assert (found.outcome, found.reason) == (
+        "rolled_back", "at 50 %: 0 requests in 0.2 s and 0.4 s more to be counted are fewer than 1",
+    )  # fmt: skip
+    assert cloud.shares() == {first.version: 100}
+
+
+@pytest.mark.parametrize("cloud", LATE, indirect=True)
+def test_a_reading_holds_nothing_that_was_answered_before_it_began(cloud, put):
+    first = put(0)
+    backend = backends.connect(cloud.platform, cloud.options, "test")
+    began = datetime.datetime.now(datetime.UTC)
+    counted = cloud.counts[first.version, 200]
+    time.sleep(MINUTE)
+    with cloud.load(next(iter(cloud.loaded.values())).example):
+        while cloud.counts[first.version, 200] < counted + 5:
+            time.sleep(0.01)
+    since = datetime.datetime.now(datetime.UTC)
+    time.sleep(2 * MINUTE)
+    found = backend.reading(NAME, first.version, began)
+    assert found.requests == {200: cloud.counts[first.version, 200] - counted}
+    if cloud.platform == "vertex":
+        assert found.seconds[-1][1] == found.requests[200]
+    else:
+        assert list(found.quantiles) == [0.5, 0.9, 0.95, 0.99]
+    after = backend.reading(NAME, first.version, since)
+    assert (after.requests, after.seconds, after.quantiles) == ({}, (), {})
+
+
+DISTRIBUTIONS = {
+    "explicitBuckets": ({"bounds": [10, 20, 40]}, [0.01, 0.02, 0.04]),
+    "exponentialBuckets": ({"numFiniteBuckets": 2, "growthFactor": 2, "scale": 10}, [0.01, 0.02, 0.04]),
+    "linearBuckets": ({"numFiniteBuckets": 2, "width": 15, "offset": 10}, [0.01, 0.025, 0.04]),
+}
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
+def test_distributions_of_milliseconds_become_one_histogram_of_seconds(kind):
+    options, bounds = DISTRIBUTIONS[kind]
+    told = {"bucketOptions": {kind: options}}
+    found = vertex_backend._histogram([{**told, "bucketCounts": ["1", "2"]}, {**told, "bucketCounts": [0, 3, 4, 1]}])
+    assert found == tuple(zip([*bounds, math.inf], [1, 6, 10, 11], strict=True))
+    assert vertex_backend._histogram([{"count": "3", "mean": 2.0}]) == ()
 
 
 REFUSED = [
@@ -317,6 +296,9 @@ def test_metrics_and_shadows_that_a_platform_does_not_have_are_refused_before_tr
     cloud.stand_in.forget()
     with pytest.raises(UserError, match="agreement"):
         roll_out(tmp_path / "h", tmp_path / "r", gate=["agreement >= 0.9"], **given)
+    if cloud.platform in LATE:
+        with pytest.raises(UserError, match=r"'prediction_distance' in .* is not a metric here. Known are error_rate"):
+            roll_out(tmp_path / "h", tmp_path / "r", gate=["prediction_distance <= 0.1"], **given)
     if cloud.platform != "azureml":
         with pytest.raises(UserError, match=f"{cloud.platform} cannot shadow"):
             roll_out(tmp_path / "h", tmp_path / "r", strategy="shadow", **given)

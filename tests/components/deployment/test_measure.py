@@ -40,6 +40,13 @@ def test_a_window_is_the_difference_of_two_readings():
     assert measure.values(Reading()) == {"requests": 0.0}
 
 
+def test_quantiles_that_a_platform_tells_itself_are_taken_as_they_are():
+    window = measure.between(Reading({200: 1.0}), Reading({200: 9.0}, quantiles={0.5: 0.2, 0.99: 0.7}))
+    assert measure.values(window) == {
+        "requests": 8.0, "error_rate": 0.0, "refusal_rate": 0.0, "latency_p50": 0.2, "latency_p99": 0.7,
+    }  # fmt: skip
+
+
 def test_a_server_that_was_started_anew_counts_from_zero():
     assert measure.between(Reading({200: 100.0}), Reading({200: 7.0})).requests == {200: 7.0}
 
