@@ -213,6 +213,7 @@ def served_champion(loop: Loop, trips: Path) -> None:
     assert list(loop.traffic.values()) == [100]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_data_that_moved_bring_a_new_champion_while_the_old_one_serves(loop, trips):
     served_champion(loop, trips)

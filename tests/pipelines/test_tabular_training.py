@@ -48,6 +48,7 @@ def test_raw_trips_become_a_registered_model_and_the_next_one_must_beat_it(tmp_p
     assert again["register"]["outputs"]["parameters"]["previous_version"] == "1"
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_the_gate_is_not_registered_and_the_run_says_why(tmp_path):
     done = run(tmp_path, "-p", 'gate=["auc >= 0.999"]')
     assert done.returncode == 0, done.stderr
@@ -66,6 +67,7 @@ def test_every_framework_goes_the_same_way(tmp_path, framework):
     assert tasks(done)["register"]["state"] == "SUCCEEDED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameter", "failed", "words"),
     [

@@ -99,6 +99,7 @@ def test_nan_does_not_enter_a_manifest(tmp_path):
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_folder_is_whole_or_refused(tmp_path):
     script = (
         "import sys; from pathlib import Path; from penstock.components._shared.sealed import new_folder, seal\n"

@@ -466,6 +466,7 @@ def test_of_those_who_write_a_note_or_set_traffic_at_once_one_wins(versions, end
         endpoint.set_traffic(NAME, found.traffic, "", found.generation)
 
 
+@pytest.mark.slow
 def test_labels_measure_the_quality_of_both_versions(versions, endpoint, go, make_dataset):
     """The rows of the load have ids that begin with their number; here each has one that is known before."""
     import http.client

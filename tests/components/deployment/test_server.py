@@ -238,6 +238,7 @@ def test_a_token_is_asked_for_and_never_told(models, tmp_path):
     assert not any(secret.encode() in file.read_bytes() for file in (tmp_path / "log").iterdir())
 
 
+@pytest.mark.slow
 def test_slow_bodies_slow_predictions_and_too_many_of_them_are_refused(models):
     limits = {"PENSTOCK_REQUEST_SECONDS": "0.3", "PENSTOCK_MAX_CONCURRENT": "1", "PENSTOCK_IDLE_SECONDS": "0.5"}
     with serving(models("xgboost-binary"), PENSTOCK_MAX_BYTES="100000000", **limits) as server:

@@ -352,6 +352,7 @@ def test_vertex_ai_reads_the_averages(run: Run, model_of: Make, make_dataset: Ma
     )
 
 
+@pytest.mark.slow
 def test_model_agnostic_rows_are_as_many_as_the_budget_pays_for(
     run: Run, model_of: Make, make_dataset: Make, trips: Rows
 ) -> None:

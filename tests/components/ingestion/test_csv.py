@@ -131,6 +131,7 @@ def test_one_stray_quote_does_not_swallow_the_rows_after_it(file, ingested):
     ]
 
 
+@pytest.mark.slow
 def test_a_quote_left_open_in_a_large_file_costs_one_row(file, ingested):
     source = file("t.csv", HEADER + MANY + '4,"5,1\n' + MANY * 4)  # 4 MB after it, twice the longest line
     outcome = ingested(source, max_bad_rows=1)

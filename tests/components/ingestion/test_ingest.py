@@ -61,6 +61,7 @@ def test_what_was_at_the_outputs_before_is_gone_even_when_ingest_fails(file, ing
     assert not any((outcome.folder / port).exists() for port in PORTS)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_leaves_whole_datasets_or_none(file, tmp_path):
     source = file("t.csv", large(200_000))
     script = INGEST + "print('ready', flush=True); ingest(sys.argv[1], *sys.argv[2:])"

@@ -178,6 +178,7 @@ def test_weights_of_rows_and_classes_move_the_share_of_a_class(learn, tmp_path):
     assert predicted[:, 1] == pytest.approx(0.75, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_every_byte_of_the_model_and_a_stopped_fit_goes_on_where_it_was(
     learn, rows, streamed, tmp_path
 ):

@@ -248,6 +248,7 @@ tune(*given.pop("paths"), settings=Settings(**given.pop("settings")), **given)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["vertex", "kubeflow"])
 def test_a_step_that_is_told_to_end_cancels_its_job_and_one_that_is_killed_leaves_it_to_the_next(
     backend, ask, train_set, eval_set, tmp_path

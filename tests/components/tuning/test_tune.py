@@ -136,6 +136,7 @@ def test_several_objectives_give_the_trials_that_none_beats(search, tmp_path):
     assert "Trade-off" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_of_several_losses_one_has_to_be_named_and_more_may_be_better(search, tmp_path):
     metrics = {"eval_metric": ["logloss", "auc"]}
     with pytest.raises(UserError, match="trials have the losses eval_auc, eval_log_loss"):
@@ -248,6 +249,7 @@ def start(train_set, eval_set, space, tmp_path):
         process.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_kill_loses_no_finished_trial_and_what_follows_is_as_if_there_had_been_none(search, start, tmp_path):
     search(max_trials=20, pruner="none")
     whole = points(tmp_path)
