@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ def differences(
     runner: str = "subprocess",
     network: str = "",
     inputs: Mapping[str, str] | None = None,
+    apart_from: Sequence[str] = (),
 ) -> list[str]:
     """Return where the two do not agree: states, exit codes, parameters, artifacts with their bytes, outputs.
 
     Args:
         inputs: Texts that the job is given in place of values.
+        apart_from: Patterns of outputs that may differ.
     """
     conversion = convert.convert(from_kfp.read(spec), values, options)
     assert not conversion.refused, [str(each) for each in conversion.findings]
@@ -38,4 +40,4 @@ def differences(
     how: dict[str, Any] = {"jobs": jobs, "runner": runner, "run_id": run_id, "network": network}
     theirs = local.run(spec, values or {}, root=folder / "local", reuse=False, **how)
     ours = rehearsal.run(folder / "job" / "job.yml", root=folder, inputs=inputs, **how)
-    return compared(ours, theirs)
+    return compared(ours, theirs, apart_from)

@@ -20,8 +20,6 @@ from penstock.compile.errors import PenstockError
 from penstock.compile.targets import local
 from penstock.compile.targets.azureml import convert, emit, plan, rehearsal
 from penstock.compile.targets.azureml.options import parse
-from penstock.compile.to_kfp import compiled as compiled_by_us
-from penstock.pipelines import tabular_training
 from tests.compile.rich import rich
 from tests.compile.targets.azureml.parity import compared, differences
 from tests.compile.targets.local.test_corpus import FAIL, PARAMETERS, SUCCEED, given
@@ -371,23 +369,6 @@ def test_pipelines_of_others(kfp_specs, tmp_path, name):
     assert done.refused == (name in REFUSED), [str(found) for found in done.findings]
     if not done.refused:
         assert differences(spec, tmp_path, values, SETTINGS, inputs=inputs) == []
-
-
-@pytest.mark.slow
-def test_our_training_gives_the_same_model_metrics_and_fingerprints(tmp_path):
-    spec = tmp_path / "tabular_training.yaml"
-    compiled_by_us(tabular_training).write(spec)
-    registries = []
-    for name in ("local", "azure"):
-        (tmp_path / name).mkdir()
-        registries.append(f"sqlite:///{tmp_path / name}/models.db")
-    values = {"source": "sample://taxi?rows=2000", "registry": registries[0]}
-    values |= dict.fromkeys(("git_commit", "spec_sha256"), "0" * 40)
-    problems = differences(spec, tmp_path, values, inputs={"registry": registries[1]})
-    assert problems == []
-    record = json.loads((tmp_path / "azureml-runs/parity/run.json").read_text())
-    done = {path.rpartition(".")[2] for path, task in record["tasks"].items() if task["state"] == "SUCCEEDED"}
-    assert done >= {"ingest", "train", "evaluate", "register"}
 
 
 def test_compiled_twice_gives_the_same_run(tmp_path):
