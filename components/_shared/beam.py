@@ -8,17 +8,20 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import json
 import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from penstock.components._shared.errors import UserError
+
+T = TypeVar("T")
 
 LOCAL, BEAM = "local", "beam"
 ENGINES = (LOCAL, BEAM)
@@ -152,6 +155,62 @@ def run(engine: Engine, build: Callable[[Any], None]) -> None:
                 f"the pipeline on {engine.runner} ended as {state or f'unfinished after {_HOURS} hours'}",
                 "Look at the runner's own log of the job",
             )
+
+
+def spread(engine: Engine, items: Sequence[T], work: Callable[[T], Any], folder: str | os.PathLike[str]) -> list[Any]:
+    """Return what is made of each item by itself, in the order of the items, wherever and whenever it was made.
+
+    Args:
+        engine: From `chosen`.
+        items: What workers are sent.
+        work: Returns JSON values, few of them. It may be called again for an item, also while another call lasts.
+        folder: Of this machine, for files in passing; see scratch().
+
+    Raises:
+        UserError: That of the first item for which there is one; or Beam cannot run so.
+    """
+    target = scratch(engine, folder)
+
+    def build(pipeline: Any) -> None:
+        import apache_beam
+
+        (
+            pipeline
+            | "items" >> apache_beam.Create(list(enumerate(items)))
+            | "spread" >> apache_beam.Reshuffle()
+            | "work" >> apache_beam.Map(tell, work)
+            | "tell" >> apache_beam.io.WriteToText(target, shard_name_template="")
+        )
+
+    run(engine, build)
+    from apache_beam.io.filesystems import FileSystems
+
+    with FileSystems.open(target) as file:
+        lines = file.read().splitlines()
+    FileSystems.delete([target])
+    return made(lines)
+
+
+def made(lines: Iterable[str | bytes]) -> list[Any]:
+    """Return what was made of items, in their order, from what tell() says of each.
+
+    Raises:
+        UserError: That of the first item for which there is one.
+    """
+    told = [result for _, result in sorted(dict(json.loads(line) for line in lines).items())]
+    for each in told:
+        if "refused" in each:
+            raise UserError(*each["refused"])
+    return [each["made"] for each in told]
+
+
+def tell(item: tuple[int, T], work: Callable[[T], Any]) -> str:
+    """Return in a line what came of an item; a user's mistake does not become better by trying again, as Beam would."""
+    try:
+        result = {"made": work(item[1])}
+    except UserError as error:
+        result = {"refused": [error.component, error.argument, error.problem, error.remedy]}
+    return json.dumps([item[0], result])
 
 
 def _as_beam_knows_it(engine: Engine) -> Any:

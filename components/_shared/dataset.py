@@ -27,6 +27,7 @@ from penstock.components._shared.sealed import new_folder, seal, unseal
 
 KIND = "penstock.dataset/1"
 ROW_GROUP = 122_880
+PART = "part-00000.parquet"
 
 
 @dataclass(frozen=True)
@@ -114,16 +115,16 @@ class DatasetWriter:
         if sum(waiting.num_rows for waiting in self._waiting) >= ROW_GROUP:
             self._write_row_groups(ROW_GROUP)
 
-    def finish(self) -> None:
-        """Write what is left, and the manifest."""
+    def close(self) -> Path:
+        """Write what is left, but no manifest, and return the part file."""
         self._write_row_groups(1)
         self._parquet(pa.Table.from_batches([], self.schema)).close()
-        facts = {
-            "rows": self.digest.rows,
-            "schema": [{"name": field.name, "type": str(field.type)} for field in self.schema],
-            "fingerprint": self.digest.fingerprint(self.schema),
-        }
-        seal(self._folder, KIND, facts)
+        return self._folder / PART
+
+    def finish(self) -> None:
+        """Write what is left, and the manifest."""
+        self.close()
+        seal(self._folder, KIND, facts(self.digest, self.schema))
 
     def _write_row_groups(self, least: int) -> None:
         rows = pa.Table.from_batches(self._waiting, self.schema)
@@ -135,8 +136,17 @@ class DatasetWriter:
 
     def _parquet(self, first: pa.Table) -> pq.ParquetWriter:
         if self._file is None:
-            self._file = pq.ParquetWriter(self._folder / "part-00000.parquet", self.schema, **_encodings(first))
+            self._file = pq.ParquetWriter(self._folder / PART, self.schema, **_encodings(first))
         return self._file
+
+
+def facts(digest: RowDigest, schema: pa.Schema) -> dict[str, Any]:
+    """Return what the manifest of a dataset says beside its files."""
+    return {
+        "rows": digest.rows,
+        "schema": [{"name": field.name, "type": str(field.type)} for field in schema],
+        "fingerprint": digest.fingerprint(schema),
+    }
 
 
 def _encodings(rows: pa.Table) -> dict[str, Any]:

@@ -16,15 +16,16 @@ STREAM_BUFFER = "64MB"  # of results ahead of their reader; with less, parsing s
 THREADS = 8  # each more takes memory of its own
 
 
-def connect(scratch: Path, others: Iterable[Path] = ()) -> duckdb.DuckDBPyConnection:
+def connect(scratch: Path, others: Iterable[Path] = (), threads: int = THREADS) -> duckdb.DuckDBPyConnection:
     """Return a connection that reads no file outside `scratch` but `others`, spills into it, and stays as it is set up.
 
     Args:
         others: Files that links in `scratch` lead to.
+        threads: At most, and no more than there are processors.
     """
     connection = duckdb.connect()
     settings = {
-        "threads": min(cores(), THREADS),
+        "threads": min(cores(), threads),
         "memory_limit": f"{memory.share(MEMORY)}B",
         "streaming_buffer_size": STREAM_BUFFER,
         "temp_directory": str(scratch / "spilled"),

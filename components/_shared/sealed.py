@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,22 +33,18 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
-def seal(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
+def seal(folder: Path, kind: str, facts: Mapping[str, Any], files: Sequence[Mapping[str, Any]] | None = None) -> None:
     """Write the manifest of a finished folder, atomically and last.
 
     Args:
         folder: Folder whose files are all written.
         kind: Format and its version, for example "penstock.dataset/1".
         facts: JSON values that readers need beside the files.
+        files: What entry() says of each, where others wrote them. None: those that are there.
     """
-    manifest = {
-        "kind": kind,
-        **facts,
-        "files": [
-            {"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
-            for path in _files(folder)
-        ],
-    }
+    if files is None:
+        files = [entry(path, path.relative_to(folder).as_posix()) for path in _files(folder)]
+    manifest = {"kind": kind, **facts, "files": list(files)}
     unfinished = folder / (MANIFEST + ".unfinished")
     with unfinished.open("w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=1, ensure_ascii=False, allow_nan=False)
@@ -56,6 +52,11 @@ def seal(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.rename(folder / MANIFEST)
+
+
+def entry(path: Path, name: str) -> dict[str, Any]:
+    """Return what a manifest says of a file that has a name in its folder."""
+    return {"path": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def unseal(

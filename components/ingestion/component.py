@@ -1,6 +1,6 @@
 """The declaration of `ingest`."""
 
-from typing import Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import Dataset, Output
@@ -25,6 +25,8 @@ def ingest(
     time_column: str = "",
     eval_from: str = "",
     max_bad_rows: int = 0,
+    engine: str = "local",
+    beam_options: Dict[str, Any] = {"runner": "DirectRunner"},
 ) -> NamedTuple("Ingested", [("fingerprint", str), ("train_rows", int), ("eval_rows", int), ("bad_rows", int)]):
     """Read files into a training and an evaluation dataset, with every bad row kept aside.
 
@@ -44,6 +46,9 @@ def ingest(
         time_column: Column to split by time instead: rows at or after eval_from go to eval_set.
         eval_from: First time of eval_set, as ISO 8601, for example "2019-01-01" or "2019-01-01T12:00:00".
         max_bad_rows: The run fails when more rows than this are bad.
+        engine: Where files are read: "local", on this machine, or "beam", each by itself on Apache Beam, in the image
+            penstock/beam; then `query` makes each row of one row.
+        beam_options: Beam's own options; `runner` is DirectRunner, DataflowRunner, FlinkRunner or SparkRunner.
 
     Returns:
         fingerprint: Of the rows of both sets together, independent of their order.
@@ -67,5 +72,8 @@ def ingest(
         time_column=time_column,
         eval_from=eval_from,
         max_bad_rows=max_bad_rows,
+        engine=engine,
+        beam_options=beam_options,
+        uris=(train_set.uri, eval_set.uri, rejects.uri),
     )
     return (result.fingerprint, result.train_rows, result.eval_rows, result.bad_rows)

@@ -86,7 +86,10 @@ class CsvFiles:
         types = {column.name: column for column in self.columns}
         columns = [types[name] for name in layout.names]
         trial = target.with_name(target.name + ".trial")
-        values = (column.value(0) if column.given else identifier(column.name) for column in columns)
+        values = (
+            column.value(0) if column.given or column.is_text_of_numbers else identifier(column.name)
+            for column in columns
+        )
         reader = _read_csv([trial], in_copy, {column.name: column.read_as for column in columns}, header=False)
         counted = f"SELECT {', '.join(f'count({value})' for value in values)} FROM {reader}"
 
@@ -121,34 +124,79 @@ class CsvFiles:
         return replace(self, files=files, layouts=layouts)
 
 
-def open_csv(
-    connection: duckdb.DuckDBPyConnection, files: Sequence[File], given: dict[str, str], scratch: Path
-) -> CsvFiles:
-    """Read headers and samples, and return the files with their columns and types.
+@dataclass(frozen=True)
+class CsvLook:
+    """What one file of several shows: all that is to be known of it before rows are read.
+
+    Attributes:
+        sample: Well-formed records, each with a newline; none where the sample is of other files.
+        has_rows: Whether there is a record behind the header.
+    """
+
+    layout: Layout
+    sample: bytes
+    has_rows: bool
+
+    def told(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        layout = vars(self.layout) | {name: getattr(self.layout, name).decode("latin-1") for name in ("head", "ending")}
+        return {"layout": layout, "sample": self.sample.decode(), "has_rows": self.has_rows}
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> CsvLook:
+        """Return what `told` made JSON values of."""
+        texts = {name: told["layout"][name].encode("latin-1") for name in ("head", "ending")}
+        layout = Layout(told["layout"]["delimiter"], tuple(told["layout"]["names"]), **texts)
+        return cls(layout, told["sample"].encode(), told["has_rows"])
+
+
+def sampled(files: int) -> set[int]:
+    """Return the places of the files that are sampled, of so many."""
+    return {place * files // MOST_SAMPLED for place in range(MOST_SAMPLED)} if files > MOST_SAMPLED else {*range(files)}
+
+
+def look(file: File, files: int) -> CsvLook:
+    """Return what a file shows.
+
+    Args:
+        files: How many files are sampled; 0 where this is none of them.
 
     Raises:
-        UserError: A header cannot be used, no file has a row, or `given` names a column that is in no file.
+        UserError: Its header cannot be used.
+    """
+    layout = _layout(file)
+    sample = b"".join(record + b"\n" for record in _sample(file.path, layout, files)) if files else b""
+    return CsvLook(layout, sample, bool(sample) or _has_a_record(file, layout))
+
+
+def open_csv(
+    connection: duckdb.DuckDBPyConnection,
+    files: Sequence[File],
+    looks: Sequence[CsvLook],
+    given: dict[str, str],
+    scratch: Path,
+) -> CsvFiles:
+    """Return files with their columns and types, from a look at each.
+
+    Raises:
+        UserError: No file has a row, or `given` names a column that is in no file.
     """
     spelling: dict[str, str] = {}
-    layouts = tuple(_layout(file, spelling) for file in files)
-    names = list(spelling.values())
+    layouts = tuple(
+        replace(each.layout, names=tuple(spelling.setdefault(name.casefold(), name) for name in each.layout.names))
+        for each in looks
+    )
     evidence = Evidence()
-    rows = 0
-    sampled = [files[number * len(files) // MOST_SAMPLED] for number in range(MOST_SAMPLED)]
-    sampled = sampled if len(files) > MOST_SAMPLED else list(files)
-    layout_of = dict(zip((file.path for file in files), layouts, strict=True))
     for layout in dict.fromkeys(layouts):
         sample = scratch / "sample.csv"
         with sample.open("wb") as output:
-            for file in sampled:
-                if layout_of[file.path] == layout:
-                    output.writelines(record + b"\n" for record in _sample(file.path, layout, len(sampled)))
+            output.writelines(each.sample for own, each in zip(layouts, looks, strict=True) if own == layout)
         table = _read_csv([sample], replace(layout, ending=b"\n"), dict.fromkeys(layout.names, "VARCHAR"), header=False)
         if sample.stat().st_size:
-            rows += evidence.add(connection, list(layout.names), table)
-    if rows == 0 and not any(_has_a_record(file, layout_of[file.path]) for file in files):
+            evidence.add(connection, list(layout.names), table)
+    if not any(each.has_rows for each in looks):
         raise problem("source", f"{_all(files)} no data rows, only a header", "Give files with rows")
-    return CsvFiles(tuple(files), layouts, choose(names, evidence.types(), given))
+    return CsvFiles(tuple(files), layouts, choose(list(spelling.values()), evidence.types(), given))
 
 
 def _all(files: Sequence[File]) -> str:
@@ -177,7 +225,7 @@ def _read_csv(paths: Sequence[Path], layout: Layout, types: dict[str, str], head
     return f"read_csv({literal(map(str, paths))}, {written})"
 
 
-def _layout(file: File, spelling: dict[str, str]) -> Layout:
+def _layout(file: File) -> Layout:
     with text_stream(file.path) as stream:
         start = stream.read(HEAD)
     try:
@@ -201,14 +249,15 @@ def _layout(file: File, spelling: dict[str, str]) -> Layout:
         raise problem(
             "source", f"the first line of {file.name} holds numbers", "Begin with a line of the names of the columns"
         )
-    names = []
+    names: dict[str, str] = {}
     for place, cell in enumerate(row):
         name = cell.strip() or f"column{place}"
-        name = spelling.setdefault(name.casefold(), name)
-        if name in names:
-            raise problem("source", f"{file.name} has two columns {name!r}", "Give them different names")
-        names.append(name)
-    layout = Layout(delimiter, tuple(names), b"", b"\n" if b"\n" in start or b"\r" not in start else b"\r")
+        if name.casefold() in names:
+            raise problem(
+                "source", f"{file.name} has two columns {names[name.casefold()]!r}", "Give them different names"
+            )
+        names[name.casefold()] = name
+    layout = Layout(delimiter, tuple(names.values()), b"", b"\n" if b"\n" in start or b"\r" not in start else b"\r")
     head = next(_records(_Lines(io.BytesIO(start), layout.ending), layout)).raw
     ending = b"\r\n" if start[len(head) :].startswith(b"\r\n") else layout.ending
     return replace(layout, head=head, ending=ending)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,66 @@ class JsonlFiles:
         )
 
 
-def open_jsonl(
-    connection: duckdb.DuckDBPyConnection, files: Sequence[File], given: dict[str, str], scratch: Path
-) -> JsonlFiles:
-    """Read samples, and return the files with their columns and types.
+@dataclass(frozen=True)
+class JsonlLook:
+    """What one file of several shows.
+
+    Attributes:
+        keys: Of the objects in its sample, each with the first line it is in.
+        texts: Keys that have a string for a value somewhere.
+        passed: What its sample says of types; see Evidence.
+        any_line: Whether there is a line, be it no object.
+    """
+
+    keys: tuple[tuple[str, int], ...]
+    texts: frozenset[str]
+    passed: Mapping[str, frozenset[str]]
+    any_line: bool
+
+    def told(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        passed = {name: sorted(tests) for name, tests in self.passed.items()}
+        return vars(self) | {"texts": sorted(self.texts), "passed": passed}
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> JsonlLook:
+        """Return what `told` made JSON values of."""
+        keys = tuple((key, line) for key, line in told["keys"])
+        passed = {name: frozenset(tests) for name, tests in told["passed"].items()}
+        return cls(keys, frozenset(told["texts"]), passed, told["any_line"])
+
+
+def look(connection: duckdb.DuckDBPyConnection, file: File, files: int, scratch: Path) -> JsonlLook:
+    """Return what a file shows.
+
+    Args:
+        files: How many files share what is sampled.
+    """
+    keys: dict[str, int] = {}
+    texts: set[str] = set()
+    evidence = Evidence()
+    any_line = False
+    sample = scratch / "sample.json"
+    with sample.open("w", encoding="utf-8") as output:
+        for record, value in _sampled(file.path, SAMPLED // files):
+            any_line = True
+            if not isinstance(value, dict):
+                continue
+            for key, item in value.items():
+                keys.setdefault(key, record.line)
+                if isinstance(item, str):
+                    texts.add(key)
+            output.write(json.dumps({key: _text(item) for key, item in value.items()}) + "\n")
+    if keys and len({key.casefold() for key in keys}) == len(keys):  # otherwise open_jsonl refuses them
+        structure = literal(json.dumps(dict.fromkeys(sorted(keys), "VARCHAR")))
+        table = f"(SELECT unnest(json_transform(json, {structure})) FROM read_ndjson_objects({literal([str(sample)])}))"
+        evidence.add(connection, sorted(keys), table)
+    passed = {name: frozenset(tests) for name, tests in evidence.passed.items()}
+    return JsonlLook(tuple(keys.items()), frozenset(texts), passed, any_line)
+
+
+def open_jsonl(files: Sequence[File], looks: Sequence[JsonlLook], given: dict[str, str]) -> JsonlFiles:
+    """Return files with their columns and types, from a look at each.
 
     Raises:
         UserError: No line is an object, or `given` names a column that is in no file.
@@ -90,31 +146,16 @@ def open_jsonl(
     names: dict[str, str] = {}
     texts: set[str] = set()
     evidence = Evidence()
-    any_line = False
-    for file in files:
-        sample = scratch / "sample.json"
-        keys: set[str] = set()
-        with sample.open("w", encoding="utf-8") as output:
-            for record, value in _sampled(file.path, SAMPLED // len(files)):
-                any_line = True
-                if not isinstance(value, dict):
-                    continue
-                for key, item in value.items():
-                    if names.setdefault(key.casefold(), key) != key:
-                        what = f"{file.name}:{record.line}: {names[key.casefold()]!r} and {key!r} differ only in case"
-                        raise problem("source", what, "Give one of the keys another name")
-                    keys.add(key)
-                    if isinstance(item, str):
-                        texts.add(key)
-                output.write(json.dumps({key: _text(item) for key, item in value.items()}) + "\n")
-        if keys:
-            structure = literal(json.dumps(dict.fromkeys(sorted(keys), "VARCHAR")))
-            table = (
-                f"(SELECT unnest(json_transform(json, {structure})) FROM read_ndjson_objects({literal([str(sample)])}))"
-            )
-            evidence.add(connection, sorted(keys), table)
+    for file, each in zip(files, looks, strict=True):
+        for key, line in each.keys:
+            if names.setdefault(key.casefold(), key) != key:
+                what = f"{file.name}:{line}: {names[key.casefold()]!r} and {key!r} differ only in case"
+                raise problem("source", what, "Give one of the keys another name")
+        texts |= each.texts
+        for name, passed in each.passed.items():
+            evidence.keep(name, set(passed))
     if not names:
-        what = "no line is a JSON object" if any_line else "there is no data row"
+        what = "no line is a JSON object" if any(each.any_line for each in looks) else "there is no data row"
         shown = files[0].name if len(files) == 1 else f"{files[0].name} and the {len(files) - 1} after it"
         raise problem("source", f"{shown}: {what}", "Write one JSON object a line")
     types = {name: type for name, type in evidence.types().items() if not (name in texts and _is_scalar(type))}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
 import duckdb
 
 from penstock.components._shared.engine import identifier, one_line
@@ -58,6 +62,54 @@ def checked(connection: duckdb.DuckDBPyConnection, query: str) -> str:
         for (name, _), column in zip(described, stored, strict=True)
     )
     return f"SELECT {selected} FROM (\n{query}\n) AS result"
+
+
+ROW_BY_ROW = {"PROJECTION", "FILTER", "UNNEST", "CTE", "CTE_SCAN", "SEQ_SCAN"}
+
+
+def check_row_by_row(columns: Iterable[tuple[str, str]], query: str) -> None:
+    """Refuse a query whose result for some rows depends on others, or that reads `source` twice.
+
+    What it takes is read from DuckDB's plan of it, before anything is optimized away.
+
+    Args:
+        columns: Name and SQL type of those of `source`.
+        query: One that checked() takes.
+
+    Raises:
+        UserError: See above.
+    """
+    if not query.strip():
+        return
+    with duckdb.connect() as connection:
+        connection.execute("SET enable_external_access = false")
+        declared = ", ".join(f"{identifier(name)} {kind}" for name, kind in columns)
+        connection.execute(f"CREATE TABLE source ({declared})")
+        connection.execute("PRAGMA disable_optimizer")
+        connection.execute("SET lock_configuration = true")
+        try:
+            plan = json.loads(connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchall()[0][1])
+        except duckdb.Error as error:
+            raise problem("query", one_line(error), "Give one SELECT over the table source") from None
+    operators = list(_operators(plan))
+    if strange := [name for name in operators if name not in ROW_BY_ROW]:
+        what = f"it needs rows together ({listed(dict.fromkeys(_shown(name) for name in strange))})"
+    elif operators.count("SEQ_SCAN") != 1 or operators.count("CTE_SCAN") > operators.count("CTE"):
+        what = "it does not read the table source once"
+    else:
+        return
+    remedy = "Give one that makes each row by itself, of columns and WHERE, or engine='local'"
+    raise problem("query", f"with engine='beam', {what}", remedy)
+
+
+def _operators(plan: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for node in plan:
+        yield node["name"].strip()
+        yield from _operators(node["children"])
+
+
+def _shown(operator: str) -> str:
+    return operator.removeprefix("STREAMING_").replace("_", " ")
 
 
 def _one_select(connection: duckdb.DuckDBPyConnection, query: str) -> str:

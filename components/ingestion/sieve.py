@@ -95,7 +95,8 @@ def _misfits(
         f"FROM (SELECT *, CASE {' '.join(tests)} END AS number FROM block) WHERE number IS NOT NULL"
     ).fetchall()
     return {
-        place: (columns[number].name, f"{value[:100]!r} is no {columns[number].type}") for place, number, value in found
+        place: (columns[number].name, f"{value[:100]!r} is no {columns[number].first}")
+        for place, number, value in found
     }
 
 

@@ -47,12 +47,26 @@ class File:
     format: str
 
 
-def fetch(source: str, format: str, encoding: str, scratch: Path) -> list[File]:
-    """Return the files of a source in the order of their names, each laid out in `scratch`: fetched, decompressed and,
-    if it is text, in UTF-8.
+@dataclass(frozen=True)
+class Found:
+    """One file of a source, where it lies.
+
+    Attributes:
+        name: What the user knows it by.
+        where: Path, or how to fetch it.
+        format: One of FORMATS.
+    """
+
+    name: str
+    where: Path | remote.Remote
+    format: str
+
+
+def find(source: str, format: str, encoding: str, scratch: Path) -> list[Found]:
+    """Return the files of a source in the order of their names; samples are made in `scratch`.
 
     Raises:
-        UserError: There is none, it is empty, cannot be fetched or decompressed, or its format is not known.
+        UserError: There is none, it cannot be reached, or its format is not known.
     """
     if format != "auto" and format not in FORMATS:
         raise problem("format", f"unknown format {format!r}", f"Give auto, {', '.join(FORMATS)}")
@@ -73,16 +87,19 @@ def fetch(source: str, format: str, encoding: str, scratch: Path) -> list[File]:
     formats = [_format(name, format) for name, _ in found]
     if len(set(formats)) > 1:
         raise problem("source", f"{source} has files of the formats {listed(sorted(set(formats)))}", "Give one format")
-    laid_out = scratch / "files"
-    laid_out.mkdir()
-    files = []
-    for number, ((name, where), kind) in enumerate(zip(found, formats, strict=True)):
-        path = laid_out / f"{number:06d}"
-        unpack.lay_out(name, where, path, encoding if kind in ("csv", "tsv") else "utf-8")
-        if path.stat().st_size == 0:
-            raise problem("source", f"{name} is empty: it has not one byte", "Write it again, or leave it out")
-        files.append(File(name, path, kind))
-    return files
+    return [Found(name, where, kind) for (name, where), kind in zip(found, formats, strict=True)]
+
+
+def lay_out(found: Found, encoding: str, path: Path) -> File:
+    """Make `path` the plain content of a file: fetched, decompressed and, if it is text, in UTF-8.
+
+    Raises:
+        UserError: It is empty, or cannot be fetched, decompressed or decoded.
+    """
+    unpack.lay_out(found.name, found.where, path, encoding if found.format in ("csv", "tsv") else "utf-8")
+    if path.stat().st_size == 0:
+        raise problem("source", f"{found.name} is empty: it has not one byte", "Write it again, or leave it out")
+    return File(found.name, path, found.format)
 
 
 def _local(source: str) -> list[Path]:

@@ -7,7 +7,7 @@ DOUBLE and dates as TIMESTAMP, and what does not fit is an error, not a rounding
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
@@ -44,16 +44,34 @@ _ZONE = r" ?(Z|UTC|[-+][0-9]{2}(:?[0-9]{2})?)"
 class Column:
     """One column of CSV or JSON Lines files.
 
+    What its rows were found to hold only adds up, so that its type does not depend on which row was read first.
+
     Attributes:
-        type: SQL type it has in the table `source`.
+        first: SQL type that the user gave, or the sample showed.
         given: Whether the user named the type, rather than the sample.
         large: Whether it holds whole numbers that a DOUBLE cannot tell apart.
+        misfit: Whether it holds values that its first type would lose: fractions, or times of day.
     """
 
     name: str
-    type: str
+    first: str
     given: bool = False
     large: bool = False
+    misfit: bool = False
+
+    @property
+    def type(self) -> str:
+        """SQL type it has in the table `source`."""
+        if not self.misfit:
+            return self.first
+        if self.first not in WHOLE:
+            return "TIMESTAMP"
+        return "VARCHAR" if self.large else "DOUBLE"
+
+    @property
+    def is_text_of_numbers(self) -> bool:
+        """Whether numbers are read as text, which by itself takes what is no number, too."""
+        return not self.given and self.first in WHOLE and self.read_as == "VARCHAR"
 
     @property
     def read_as(self) -> str:
@@ -73,19 +91,24 @@ class Column:
         if bare and self.is_left_to_fitted:
             return name
         misfit = f"error('{MARK}misfit:{number}')"
+        no_number = f"WHEN TRY_CAST({name} AS DOUBLE) IS NULL THEN error('{MARK}text')" if not self.given else ""
         if self.type in WHOLE and self.large:
             cast = f"TRY_CAST({name} AS {self.type})"
             whole = f"regexp_full_match(trim({name}), '[-+]?[0-9]+')"
-            return (
-                f"CASE WHEN {name} IS NULL THEN NULL WHEN {whole} AND {cast} IS NOT NULL THEN {cast} ELSE {misfit} END"
-            )
+            fits = f"WHEN {whole} AND {cast} IS NOT NULL THEN {cast}"
+            return f"CASE WHEN {name} IS NULL THEN NULL {fits} {no_number} ELSE {misfit} END"
+        if self.is_text_of_numbers:
+            return f"CASE WHEN {name} IS NULL THEN NULL {no_number} ELSE {name} END"
+        large = f"abs({name}) >= {EXACT} AND isfinite({name})"
+        if self.first in WHOLE and self.misfit:
+            return f"CASE WHEN {large} THEN error('{MARK}large:{number}') ELSE {name} END"
         if self.type in WHOLE:
             # Most numbers fit an INTEGER, and that is the cheapest test.
             small, cast = f"TRY_CAST({name} AS INTEGER)", f"TRY_CAST({name} AS {self.type})"
             cases = {
                 f"{small} = {name}": f"CAST({small} AS {self.type})" if self.type == "BIGINT" else cast,
                 f"{name} IS NULL": "NULL",
-                f"abs({name}) >= {EXACT}": f"error('{MARK}large:{number}')",
+                large: f"error('{MARK}large:{number}')",
                 f"{cast} = {name}": cast,
             }
             return f"CASE {' '.join(f'WHEN {test} THEN {value}' for test, value in cases.items())} ELSE {misfit} END"
@@ -105,7 +128,7 @@ class Column:
             text: SQL of the text.
         """
         if not self.given:  # a value that only needs a wider type is not bad; see adjusted()
-            return f"TRY_CAST({text} AS {self.read_as}) IS NULL"
+            return f"TRY_CAST({text} AS {'DOUBLE' if self.is_text_of_numbers else self.read_as}) IS NULL"
         lost = f"TRY_CAST({text} AS {self.type}) IS NULL"
         if self.type in WHOLE and self.large:
             return f"({lost} OR NOT regexp_full_match(trim({text}), '[-+]?[0-9]+'))"
@@ -135,10 +158,12 @@ def fitted(batch: pa.RecordBatch, columns: Sequence[Column]) -> pa.RecordBatch:
         values = np.frombuffer(data, np.float64, len(array), array.offset * 8)
         with np.errstate(invalid="ignore"):
             whole = values.astype(np.int64)
-            for mark, wrong in (("large", ~(np.abs(values) < EXACT)), ("misfit", whole != values)):
+            large = ~(np.abs(values) < EXACT)
+            if large.any():
+                large &= np.isfinite(values)  # the others are misfits
+            for mark, wrong in (("large", large), ("misfit", whole != values)):
                 if wrong.any() and (wrong & array.is_valid().to_numpy(zero_copy_only=False)).any():
-                    nan = mark == "large" and np.isnan(values[wrong]).any()
-                    raise Misfit(f"{MARK}{'misfit' if nan else mark}:{number}")
+                    raise Misfit(f"{MARK}{mark}:{number}")
         if array.null_count == 0:
             arrays[number] = pa.array(whole)
         elif array.offset == 0:
@@ -155,15 +180,18 @@ def adjusted(columns: tuple[Column, ...], error: BaseException) -> tuple[Column,
         return None
     number = int(found[2])
     column = columns[number]
-    if found[1] == "large":
-        wider = replace(column, large=True)
-    elif column.given:
+    if found[1] == "misfit" and column.given:
         return None
-    elif column.type in WHOLE:
-        wider = Column(column.name, "VARCHAR" if column.large else "DOUBLE")
-    else:
-        wider = Column(column.name, "TIMESTAMP")
+    wider = replace(column, large=True) if found[1] == "large" else replace(column, misfit=True)
     return (*columns[:number], wider, *columns[number + 1 :])
+
+
+def joined(several: Iterable[tuple[Column, ...]]) -> tuple[Column, ...]:
+    """Return the columns of some files as those of all of them: as wide as any of them needs."""
+    return tuple(
+        replace(same[0], large=any(column.large for column in same), misfit=any(column.misfit for column in same))
+        for same in zip(*several, strict=True)
+    )
 
 
 def given_types(columns: Mapping[str, str]) -> dict[str, str]:
@@ -217,7 +245,7 @@ class Evidence:
     """What samples say of the types of columns; a column without a value in a sample says nothing."""
 
     def __init__(self) -> None:
-        self._passed: dict[str, set[str]] = {}
+        self.passed: dict[str, set[str]] = {}
 
     def add(self, connection: duckdb.DuckDBPyConnection, names: list[str], sample: str) -> int:
         """Take a sample into account.
@@ -242,13 +270,16 @@ class Evidence:
         for place, name in enumerate(names):
             values, *passed = row[1 + place * width : 1 + (place + 1) * width]
             if values:
-                kept = {test for test, result in zip(TESTS, passed, strict=True) if result}
-                self._passed[name] = self._passed.get(name, kept) & kept
+                self.keep(name, {test for test, result in zip(TESTS, passed, strict=True) if result})
         return int(row[0])
+
+    def keep(self, name: str, passed: set[str]) -> None:
+        """Take into account which tests the values of a column passed in a sample."""
+        self.passed[name] = self.passed.get(name, passed) & passed
 
     def types(self) -> dict[str, str]:
         """Return the narrowest SQL type that fits, by column; columns without a value are left out."""
-        return {name: self._type(passed) for name, passed in self._passed.items()}
+        return {name: self._type(passed) for name, passed in self.passed.items()}
 
     @staticmethod
     def _type(passed: set[str]) -> str:

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from penstock.components._shared.dataset import DatasetWriter
 from penstock.components._shared.rowhash import row_hashes
-from penstock.components.ingestion.problems import problem
 from penstock.components.ingestion.split import Split
 
 AHEAD = 8  # batches that are read before the first of them is written
@@ -25,14 +24,11 @@ def divide(
     split: Split,
     train: DatasetWriter,
     eval_: DatasetWriter,
-) -> None:
-    """Write every row to one of two datasets, in the order they come.
+) -> int:
+    """Write every row to one of two datasets, in the order they come; return how many have no time to split by.
 
     Args:
         fit: What is to be done with each batch first.
-
-    Raises:
-        UserError: Rows have no time to split by.
     """
     timeless = 0
     with ThreadPoolExecutor(2) as dividers, ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
@@ -55,9 +51,7 @@ def divide(
             pass_on()
         for write in writes:
             write.result()
-    if timeless:
-        remedy = f"Leave them out by a query with WHERE {split.time_column} IS NOT NULL"
-        raise problem("time_column", f"{split.time_column} is null in {timeless} rows", remedy)
+    return timeless
 
 
 def _divided(

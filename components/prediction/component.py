@@ -1,6 +1,6 @@
 """The declaration of `predict_batch`."""
 
-from typing import Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
@@ -21,6 +21,8 @@ def predict_batch(
     options: Dict[str, object] = {},
     max_seconds: float = 86400.0,
     run_id: str = "",
+    engine: str = "local",
+    beam_options: Dict[str, Any] = {"runner": "DirectRunner"},
 ) -> NamedTuple("Predicted", [("rows", int), ("bad_rows", int)]):
     """Predict every row of a dataset, with bad rows counted and kept aside.
 
@@ -38,6 +40,9 @@ def predict_batch(
         options: The platform's own options.
         max_seconds: Seconds after which a job of another platform is ended.
         run_id: Of the run, for a platform that starts a job: two attempts of a run share one job.
+        engine: With the platform "local": "local" predicts on this machine, "beam" on Apache Beam, in the image
+            penstock/beam.
+        beam_options: Beam's own options; `runner` is DirectRunner, DataflowRunner, FlinkRunner or SparkRunner.
 
     Returns:
         rows: Rows that were predicted.
@@ -56,6 +61,9 @@ def predict_batch(
         options=options,
         max_seconds=max_seconds,
         run_id=run_id,
+        engine=engine,
+        beam_options=beam_options,
+        uris=(model.uri, dataset.uri, predictions.uri, rejects.uri),
     )
     metrics.log_metric("rows", result.rows)
     metrics.log_metric("bad_rows", result.bad_rows)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penstock.components._shared.dataset import Dataset, DatasetWriter, open_dataset, require_columns
+from penstock.components._shared import beam
+from penstock.components._shared.dataset import Dataset, open_dataset, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.model import TabularModel, load_model
+from penstock.components._shared.parts import gathering
 from penstock.components._shared.sealed import new_folder
-from penstock.components._shared.tabular import label_text
 from penstock.components.prediction import backends
-from penstock.components.prediction.scoring import COMPONENT, PLACE, BadRows, Scoring
+from penstock.components.prediction.scoring import COMPONENT, PLACE, Scoring
+from penstock.components.prediction.units import by_units
+from penstock.components.prediction.written import Written, columns_of
 
 ALL = "*"
-REJECTS = pa.schema({PLACE: pa.int64(), "column": pa.string(), "reason": pa.string()})
+HERE = "local"
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,9 @@ def predict(
     options: Mapping[str, Any] | None = None,
     max_seconds: float = 86_400.0,
     run_id: str = "",
+    engine: str = beam.LOCAL,
+    beam_options: Mapping[str, Any] = beam.DIRECT,
+    uris: Sequence[str] = ("", "", "", ""),
 ) -> Predicted:
     """Predict the rows of a dataset, in order and batch by batch, so that memory does not grow with them.
 
@@ -58,6 +66,9 @@ def predict(
         options: The platform's own.
         max_seconds: That a job may take.
         run_id: Of the run, by which a restarted step knows its job.
+        engine: With the platform "local": "local", or "beam", which predicts row groups by themselves; see units.
+        beam_options: Of Beam, the runner among them.
+        uris: Where Beam's workers find model, dataset, predictions and rejects, if they are on other machines.
 
     Raises:
         UserError: An input is wrong, the platform cannot do it, the model cannot read a column at all, or there are
@@ -65,6 +76,9 @@ def predict(
     """
     backend, given = backends.backend(platform), dict(options or {})
     _check_options(platform, backend.options, given)
+    on_beam = beam.chosen(COMPONENT, engine, beam_options)
+    if on_beam and platform != HERE:
+        raise UserError(COMPONENT, "engine", f"with 'beam', no job of {platform} predicts", "Choose one of the two")
     loaded = load_model(model, COMPONENT, "model")
     rows = open_dataset(dataset, COMPONENT, "dataset")
     require_columns(rows, list(loaded.features), COMPONENT, "model")
@@ -75,28 +89,25 @@ def predict(
         raise UserError(
             COMPONENT, "platform", f"{platform} cannot do {', '.join(refused)}", "Change it, or take another platform"
         )
-    with new_folder(rejects) as rejects_folder, new_folder(predictions) as folder:
-        good, bad = DatasetWriter(folder, schema), DatasetWriter(rejects_folder, REJECTS)
-        counted = BadRows(max_bad_rows)
-        for batch in backend.scored(scoring):
-            wrong = sorted(batch.problems)
-            if wrong:
-                told = [
-                    {PLACE: batch.place + row, "column": batch.problems[row][0], "reason": batch.problems[row][1]}
-                    for row in wrong
-                ]
-                bad.write(pa.RecordBatch.from_pylist(told, schema=REJECTS))
-                counted.add(batch.place, batch.problems)
-            right = np.setdiff1d(np.arange(batch.rows.num_rows), wrong)
-            places = pa.array(batch.place + right, pa.int64())
-            columns = [
-                batch.rows.column(name).take(pa.array(right)) if name in batch.rows.schema.names else places
-                for name in kept
+    if on_beam:
+        named = (("model", model), ("dataset", dataset), ("predictions", predictions), ("rejects", rejects))
+        places = [
+            beam.place(on_beam, name, os.path.abspath(path), uri) for (name, path), uri in zip(named, uris, strict=True)
+        ]
+        with ExitStack() as stack:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-predict-"))
+            gathered = [
+                stack.enter_context(gathering(*both)) for both in zip((predictions, rejects), places[2:], strict=True)
             ]
-            good.write(pa.RecordBatch.from_arrays([*columns, *_columns(batch.found, loaded)], schema=schema))
-        bad.finish()
-        good.finish()
-    return Predicted(good.digest.rows, bad.digest.rows)
+            spread = functools.partial(beam.spread, on_beam, folder=scratch)
+            return Predicted(*by_units(scoring, schema, places[0], places[1], gathered, spread))
+    with new_folder(rejects) as rejects_folder, new_folder(predictions) as folder:
+        written = Written(folder, rejects_folder, schema, kept, loaded, max_bad_rows)
+        for batch in backend.scored(scoring):
+            written.add(batch)
+        written.bad.finish()
+        written.good.finish()
+    return Predicted(written.good.digest.rows, written.bad.digest.rows)
 
 
 def _check_options(platform: str, known: Mapping[str, str], given: Mapping[str, Any]) -> None:
@@ -115,7 +126,7 @@ def _kept(rows: Dataset, keep: Sequence[str], model: TabularModel) -> list[str]:
     else:
         require_columns(rows, list(keep), COMPONENT, "keep")
         names = list(dict.fromkeys(keep)) or [PLACE]
-    if taken := [name for name in names if name in _names(model)]:
+    if taken := [name for name in names if name in columns_of(model)]:
         raise UserError(
             COMPONENT,
             "keep",
@@ -125,23 +136,11 @@ def _kept(rows: Dataset, keep: Sequence[str], model: TabularModel) -> list[str]:
     return names
 
 
-def _names(model: TabularModel) -> list[str]:
-    """Return the names of the columns that hold predictions, as the server writes them in its log."""
-    return ["prediction", *(f"probability_{label_text(label)}" for label in model.classes)]
-
-
 def _schema(rows: Dataset, kept: Sequence[str], model: TabularModel) -> pa.Schema:
     fields = [pa.field(PLACE, pa.int64())]
     if list(kept) != [PLACE] or PLACE in rows.schema:
         own = pq.read_schema(rows.files[0]).remove_metadata() if rows.files else pa.schema([])
         fields = [own.field(name) for name in kept]
     label = pa.array(list(model.classes)).type if model.classes else pa.float64()
-    first, *probabilities = _names(model)
+    first, *probabilities = columns_of(model)
     return pa.schema([*fields, pa.field(first, label), *(pa.field(name, pa.float64()) for name in probabilities)])
-
-
-def _columns(found: np.ndarray, model: TabularModel) -> list[pa.Array]:
-    if not model.classes:
-        return [pa.array(found, pa.float64())]
-    labels = pa.array(list(model.classes)).take(pa.array(found.argmax(axis=1)))
-    return [labels, *(pa.array(np.ascontiguousarray(found[:, place])) for place in range(found.shape[1]))]

@@ -49,13 +49,17 @@ class Scoring:
     def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield the rows, in order, with the place of the first of each batch."""
         place = 0
-        wanted = dict.fromkeys((*self.model.features, *self.keep))
-        read = [name for name in wanted if name in self.rows.schema]
         for file in self.rows.files:
             with pq.ParquetFile(file) as parts:
-                for batch in parts.iter_batches(BATCH, columns=read):
+                for batch in parts.iter_batches(BATCH, columns=self.read):
                     yield place, batch
                     place += batch.num_rows
+
+    @property
+    def read(self) -> list[str]:
+        """The columns that are read of the rows."""
+        wanted = dict.fromkeys((*self.model.features, *self.keep))
+        return [name for name in wanted if name in self.rows.schema]
 
 
 @dataclass(frozen=True)
@@ -90,30 +94,45 @@ class Backend:
 
 
 class BadRows:
-    """Counts bad rows, and ends the step at the first that is one too many."""
+    """Counts bad rows, and ends the step at the first that is one too many.
+
+    Attributes:
+        first: Up to SHOWN of them, as they are told.
+    """
 
     def __init__(self, most: int) -> None:
         self.count = 0
+        self.first: list[str] = []
         self._most = most
-        self._first: list[str] = []
 
     def add(self, place: int, problems: Problems) -> None:
         """Count those of a batch.
 
         Raises:
-            UserError: There are too many; it tells the first.
+            TooMany: There are too many; it tells the first.
         """
-        for row in sorted(problems)[: SHOWN - len(self._first)]:
-            column, reason = problems[row]
-            self._first.append(f"row {place + row}, column {column!r} {reason}")
-        self.count += len(problems)
+        shown = [f"row {place + row}, column {problems[row][0]!r} {problems[row][1]}" for row in sorted(problems)]
+        self.also(len(problems), shown)
+
+    def also(self, count: int, shown: Sequence[str]) -> None:
+        """Count some that follow, as `add` does.
+
+        Args:
+            shown: The first of them, as they are told.
+        """
+        self.first += shown[: SHOWN - len(self.first)]
+        self.count += count
         if self.count > self._most:
-            raise UserError(
+            raise TooMany(
                 COMPONENT,
                 "dataset",
-                f"the model cannot read more than {self._most:,} of its rows: {'; '.join(self._first)}",
+                f"the model cannot read more than {self._most:,} of its rows: {'; '.join(self.first)}",
                 "Mend them in ingest's query, or give a larger max_bad_rows",
             )
+
+
+class TooMany(UserError):
+    """There are more bad rows than are put up with."""
 
 
 def checked(model: TabularModel, frame: pd.DataFrame) -> Problems:

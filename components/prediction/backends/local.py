@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from penstock.components._shared.dataset import frame_of
 from penstock.components._shared.errors import UserError
@@ -16,7 +17,16 @@ from penstock.components.prediction.scoring import Backend, Problems, Scored, Sc
 def scored(scoring: Scoring) -> Iterator[Scored]:
     """Yield the batches as the model predicts them."""
     for place, batch in scoring.batches():
-        yield Scored(place, batch, *_predicted(scoring.model, frame_of(batch.select(list(scoring.model.features)))))
+        yield score(scoring.model, place, batch)
+
+
+def score(model: TabularModel, place: int, batch: pa.RecordBatch) -> Scored:
+    """Return a batch as the model predicts it.
+
+    Args:
+        place: Of its first row in the dataset.
+    """
+    return Scored(place, batch, *_predicted(model, frame_of(batch.select(list(model.features)))))
 
 
 def _predicted(model: TabularModel, frame: pd.DataFrame) -> tuple[np.ndarray, Problems]:

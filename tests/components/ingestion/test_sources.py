@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from penstock.components._shared import remote
+from tests.components.spreading import without_beam
 
 CSV = "a,b\n1,x\n2,y\n"
 ROWS = [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
@@ -166,6 +167,13 @@ def test_a_file_is_fetched_from_a_web_server(server, ingested):
     address, files = server
     files["/data/t.csv.gz"] = gzip.compress(CSV.encode())
     assert ingested(f"{address}/data/t.csv.gz?token=hush").train == ROWS
+
+
+def test_each_worker_of_beam_fetches_its_file(server, ingested):
+    address, files = server
+    files["/t.csv.gz"] = gzip.compress(CSV.encode())
+    with without_beam():
+        assert ingested(f"{address}/t.csv.gz", engine="beam").train == ROWS
 
 
 def test_what_a_web_server_refuses_is_told_without_the_secrets_of_the_uri(server, refused, quick):
