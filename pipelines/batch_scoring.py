@@ -1,10 +1,12 @@
 """Predictions of whole files by a model that is there already."""
 
-from typing import Dict, List
+from typing import Any, Dict, List
 
 from kfp import dsl
 
-from penstock.components import detect_drift, fetch_model, ingest, predict_batch
+from penstock.components import detect_drift, fetch_model, predict_batch
+from penstock.components.images import image
+from penstock.pipelines.ingested import ingested as ingested_files
 from penstock.pipelines.tabular_training import TIPS
 
 
@@ -19,6 +21,9 @@ def batch_scoring(
     platform: str = "local",
     options: Dict[str, object] = {},
     max_seconds: float = 86400.0,
+    ingest_engine: str = "local",
+    predict_engine: str = "local",
+    beam_options: Dict[str, Any] = {"runner": "DirectRunner"},
     registry: str = "",
     statistics: str = "",
     drift_distance: str = "psi",
@@ -36,23 +41,40 @@ def batch_scoring(
         platform: Where rows are predicted: "local", in a step; "vertex" or "azureml", by a job there.
         options: The platform's own options; see predict_batch.
         max_seconds: Seconds after which a job of another platform is ended.
+        ingest_engine: "local" to read the files on one machine, "beam" for Apache Beam.
+        predict_engine: With the platform "local": "local" to predict on one machine, "beam" on Apache Beam.
+        beam_options: Beam's own options, the runner among them.
         registry: URI of the MLflow registry. Empty: the environment's, or the local run folder's.
         statistics: URI of the statistics that validate wrote of the training rows. Empty: drift is not looked for.
         drift_distance: What decides about drift; see detect_drift.
         drift_threshold: Distance above which a column has drifted.
     """
     fetched = fetch_model(source=model, registry=registry)
-    ingested = ingest(source=source, query=query, columns=columns, eval_fraction=0.0, max_bad_rows=max_bad_rows)
-    predict_batch(
-        model=fetched.outputs["model"],
-        dataset=ingested.outputs["train_set"],
-        keep=keep,
+    ingested = ingested_files(
+        source=source,
+        query=query,
+        columns=columns,
+        eval_fraction=0.0,
         max_bad_rows=max_bad_rows,
-        platform=platform,
-        options=options,
-        max_seconds=max_seconds,
-        run_id=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+        engine=ingest_engine,
+        beam_options=beam_options,
     )
+    scoring = {
+        "model": fetched.outputs["model"],
+        "dataset": ingested.outputs["train_set"],
+        "keep": keep,
+        "max_bad_rows": max_bad_rows,
+        "platform": platform,
+        "options": options,
+        "max_seconds": max_seconds,
+        "run_id": dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+        "engine": predict_engine,
+        "beam_options": beam_options,
+    }
+    with dsl.If(predict_engine != "beam", name="on-one-machine"):
+        predict_batch(**scoring)
+    with dsl.Else(name="on-beam"):
+        predict_batch(**scoring).set_container_image(image("beam")).set_display_name("predict_batch on Beam")
     with dsl.If(statistics != "", name="statistics"):
         reference = dsl.importer(artifact_uri=statistics, artifact_class=dsl.Artifact, reimport=True)
         detect_drift(

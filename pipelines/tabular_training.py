@@ -4,7 +4,8 @@ from typing import Any, Dict, List
 
 from kfp import dsl
 
-from penstock.components import evaluate, ingest, register, retrieve_features, train
+from penstock.components import evaluate, register, retrieve_features, train
+from penstock.pipelines.ingested import ingested as ingested_files
 from penstock.pipelines.validated import validated as validated_rows
 
 # Is the tip above 20 % of the fare? Only card payments (payment_type 1) record their tips.
@@ -30,6 +31,7 @@ def tabular_training(
     max_bad_rows: int = 0,
     schema_uri: str = "",
     on_anomaly: str = "fail",
+    ingest_engine: str = "local",
     validate_engine: str = "local",
     beam_options: Dict[str, Any] = {"runner": "DirectRunner"},
     target: str = "big_tip",
@@ -66,6 +68,7 @@ def tabular_training(
         max_bad_rows: Bad rows that are put up with.
         schema_uri: Path or URI of a schema.pbtxt to hold the training data to. Empty: inferred.
         on_anomaly: "fail" to stop at anomalies, "report" to go on.
+        ingest_engine: "local" to read the files on one machine, "beam" for Apache Beam.
         validate_engine: "local" to describe the training data on one machine, "beam" for Apache Beam.
         beam_options: Beam's own options, the runner among them; see validate.
         target: Column to predict.
@@ -85,7 +88,7 @@ def tabular_training(
         spec_sha256: SHA-256 of this spec; filled in at submission.
         git_commit: Commit of the pipeline's source; filled in at submission.
     """
-    ingested = ingest(
+    ingested = ingested_files(
         source=source,
         query=query,
         columns=columns,
@@ -94,6 +97,8 @@ def tabular_training(
         time_column=time_column,
         eval_from=eval_from,
         max_bad_rows=max_bad_rows,
+        engine=ingest_engine,
+        beam_options=beam_options,
     )
     validation = {"on_anomaly": on_anomaly, "engine": validate_engine, "beam_options": beam_options}
     validated = validated_rows(dataset=ingested.outputs["train_set"], schema_uri=schema_uri, **validation)

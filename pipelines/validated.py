@@ -4,12 +4,10 @@ from typing import Any, Dict, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input
-from kfp.dsl.pipeline_context import Pipeline
 
 from penstock.components import validate
 from penstock.components.images import image
-
-_APART = 100  # branches that a pipeline around this one may have
+from penstock.pipelines.branches import number_apart
 
 
 class Validated(NamedTuple):
@@ -40,9 +38,7 @@ def validated(
         schema: What the dataset was held to.
         statistics: What it holds.
     """
-    # KFP numbers the branches of each pipeline from 1, and takes those of one that is nested for those around it.
-    for _ in range(_APART):
-        Pipeline.get_default_pipeline().get_next_group_id()
+    number_apart()
     given = {
         "dataset": dataset,
         "schema_uri": schema_uri,
