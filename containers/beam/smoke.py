@@ -8,5 +8,5 @@ from penstock.components.images import image
 
 @dsl.pipeline(name="beam-smoke")
 def on_beam(source: str = "sample://taxi?rows=2000"):
-    data = ingest(source=source).set_container_image(image("beam"))
+    data = ingest(source=source, engine="beam").set_container_image(image("beam"))
     validate(dataset=data.outputs["train_set"], engine="beam").set_container_image(image("beam"))
