@@ -77,7 +77,7 @@ HEADERS = st.sampled_from(["a,b", "b,a", "A,b,c", "b"])
     fraction=st.sampled_from([0.0, 0.5]),
     most_bad=st.sampled_from([0, 1, 99]),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_in_the_files_they_give_one_by_one_what_they_give_together(
     little_seen, tmp_path_factory, files, fraction, most_bad
 ):
