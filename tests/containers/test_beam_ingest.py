@@ -53,7 +53,7 @@ def parquet(folder: Path) -> dict[str, Any]:
 def lines(folder: Path) -> dict[str, Any]:
     (folder / "1.jsonl").write_text('{"a": 1, "b": {"c": [1]}}\nnothing\n{"a": 2.5}\n')
     (folder / "2.jsonl").write_text('{"b": "x", "t": "2019-01-02 10:00:00"}\n' * 9)
-    return {"max_bad_rows": 1}
+    return {"max_bad_rows": 1, "eval_fraction": 0}
 
 
 def refused(folder: Path) -> dict[str, Any]:
