@@ -14,8 +14,8 @@ def killed_after_each_change(work: Callable[[], object]) -> Iterator[int]:
     """Yield each time that some work, in a process of its own, was killed one change later than the time before.
 
     A change is a request that is no GET, killed when the answer has come and nothing was made of it: what the service
-    knows then is the same as when it is killed at any moment until the next change is sent. It ends when the work was
-    done before it was killed.
+    knows then is the same as when it is killed at any moment until the next change is sent. Of the files of an upload,
+    which are alike, the first counts. It ends when the work was done before it was killed.
     """
     for number in itertools.count(1):
         code = ended(forked(lambda number=number: _killed_after(number, work)), 120)
@@ -26,15 +26,19 @@ def killed_after_each_change(work: Callable[[], object]) -> Iterator[int]:
 
 
 def _killed_after(number: int, work: Callable[[], object]) -> None:
-    left, lock = itertools.count(1), threading.Lock()
-    answered = http.client.HTTPConnection.getresponse
+    left, lock, uploads = itertools.count(1), threading.Lock(), itertools.count()
+    asked, answered = http.client.HTTPConnection.putrequest, http.client.HTTPConnection.getresponse
+
+    def putrequest(self: http.client.HTTPConnection, method: str, url: str, *more: object, **settings: object) -> None:
+        self.counts = method not in ("GET", "HEAD") and ("/LocalUpload/" not in url or next(uploads) == 0)
+        asked(self, method, url, *more, **settings)
 
     def getresponse(self: http.client.HTTPConnection) -> http.client.HTTPResponse:
         response = answered(self)
         with lock:
-            if self._method not in ("GET", "HEAD") and next(left) == number:
+            if self.counts and next(left) == number:
                 os.kill(os.getpid(), signal.SIGKILL)
         return response
 
-    http.client.HTTPConnection.getresponse = getresponse
+    http.client.HTTPConnection.putrequest, http.client.HTTPConnection.getresponse = putrequest, getresponse
     work()

@@ -58,11 +58,12 @@ OPERATIONS = {
 CHANGES = {
     "kubeflow": {"deploy the first version": 2, "deploy another": 2, "roll out": 5, "undeploy all": 1},
     "vertex": {"deploy the first version": 9, "deploy another": 8, "roll out": 6, "undeploy all": 5},
-    "azureml": {"deploy the first version": 12, "deploy another": 10, "roll out": 10, "undeploy all": 1},
+    "azureml": {"deploy the first version": 8, "deploy another": 5, "roll out": 10, "undeploy all": 1},
 }
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_killed_after_any_change_it_is_finished_by_the_next_attempt(

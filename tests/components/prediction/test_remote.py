@@ -1,6 +1,5 @@
 """Predictions by jobs of Vertex AI and Azure ML, through their real clients, against what stands for them here."""
 
-import concurrent.futures
 import contextlib
 import json
 import os
@@ -27,6 +26,7 @@ from penstock.components.prediction.backends import azureml as azureml_backend
 from penstock.components.prediction.predict import predict
 from penstock.testing import AzureMLStandIn, Fault, Script, VertexStandIn
 from tests.compile.targets.azureml.rest_schema import problems as schema_problems
+from tests.components.deployment.endpoints import ended, forked
 from tests.components.killing import killed_after_each_change
 from tests.components.prediction.conftest import trips
 
@@ -424,10 +424,10 @@ def test_of_those_who_upload_the_same_rows_at_once_all_get_the_one_job(models, m
         def work(number):
             folder = tmp_path / str(number)
             given = {"platform": "azureml", "run_id": "run-1", "keep": ["id"], "options": service.options}
-            return predict(service.folder, rows, folder / "predictions", folder / "rejects", **given).rows
+            assert predict(service.folder, rows, folder / "predictions", folder / "rejects", **given).rows == 5
 
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            assert set(pool.map(work, range(8))) == {5}
+        children = [forked(lambda number=number: work(number)) for number in range(4)]
+        assert [ended(child, 120) for child in children] == [0] * 4
         assert len(service.jobs) == 1
 
 
