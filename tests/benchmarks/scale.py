@@ -45,11 +45,11 @@ def source(folder: Path, rows: int) -> None:
             )
 
 
-def ingest(scratch: Path) -> None:
+def ingest(scratch: Path, engine: str = "local") -> None:
     from penstock.components.ingestion.ingest import ingest
 
     ports = [scratch / name for name in ("train_set", "eval_set", "rejects")]
-    ingest(f"{scratch}/source/*.parquet", *ports, split_keys=["id"], eval_fraction=0.1)
+    ingest(f"{scratch}/source/*.parquet", *ports, split_keys=["id"], eval_fraction=0.1, engine=engine)
 
 
 def validate(scratch: Path, engine: str = "local") -> None:
@@ -76,10 +76,11 @@ def train(scratch: Path, framework: str, external: bool = False) -> None:
     )  # fmt: skip
 
 
-def predict_batch(scratch: Path) -> None:
+def predict_batch(scratch: Path, engine: str = "local") -> None:
     from penstock.components.prediction.predict import predict
 
-    predict(scratch / "model", scratch / "train_set", scratch / "predictions", scratch / "bad", keep=["id"])
+    ports = [scratch / name for name in ("model", "train_set", "predictions", "bad")]
+    predict(*ports, keep=["id"], engine=engine)
 
 
 def evaluate(scratch: Path, slices: tuple[str, ...] = ()) -> None:
@@ -140,6 +141,7 @@ class Step:
 
 STEPS = {
     "ingest": Step(ingest),
+    "ingest_beam": Step(partial(ingest, engine="beam"), "beam"),
     "validate": Step(validate),
     "validate_beam": Step(partial(validate, engine="beam"), "beam"),
     "transform": Step(transform, "beam"),
@@ -151,6 +153,7 @@ STEPS = {
     "evaluate_by_zone": Step(partial(evaluate, slices=("zone",))),
     "explain": Step(explain),
     "predict_batch": Step(predict_batch),
+    "predict_batch_beam": Step(partial(predict_batch, engine="beam"), "beam"),
     "monitor_performance": Step(monitor_performance),
     "detect_drift": Step(detect_drift),
     "compute_features": Step(compute_features, before=timed),
@@ -215,14 +218,15 @@ def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale", description=__doc__)
     arguments.add_argument("--rows", nargs="+", type=float, default=[1e5, 1e6, 1e7])
     arguments.add_argument("--steps", nargs="+", choices=STEPS, help="default: all that run on this machine itself")
-    arguments.add_argument("--beam", action="store_true", help="by default those on Beam, and ingest before them")
+    arguments.add_argument("--beam", action="store_true", help="by default those on Beam, and what they need")
     arguments.add_argument("--scratch", type=Path, required=True)
     arguments.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.step:
         step(given.step, given.scratch)
         return
-    steps = given.steps or (["ingest", *(name for name in STEPS if name not in HERE)] if given.beam else HERE)
+    on_beam = ["ingest", "train_lightgbm", *(name for name, each in STEPS.items() if each.image)]
+    steps = given.steps or (on_beam if given.beam else HERE)
     for rows in map(int, given.rows):
         scratch = given.scratch.resolve() / f"{rows}"
         source(scratch / "source", rows)
