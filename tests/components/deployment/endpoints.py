@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import lightgbm
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from penstock.components._shared.model import KIND, load_model
 from penstock.components._shared.sealed import MANIFEST, seal, unseal
@@ -180,6 +181,8 @@ def forked(work: Callable[[], object]) -> int:
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Threads do not come along, and OpenMP would wait for its own for ever.
+        threadpool_limits(1, user_api="openmp")
         work()
         code = 0
     except SystemExit as leave:
