@@ -44,6 +44,11 @@ def main(given: Path, output: Path) -> None:
         (output / "predictions.json").write_text(json.dumps(predictions(given)))
 
 
+def as_read(values: np.ndarray, kind: str) -> np.ndarray:
+    """Return numbers as the network reads them; those that stand for something are texts."""
+    return values.astype(np.float64) if kind != "string" else values.astype(str).astype(object)
+
+
 def predictions(given: Path) -> dict[str, list[float]]:
     """Return the probabilities of the evaluation rows through each door of the model."""
     import keras
@@ -62,7 +67,7 @@ def predictions(given: Path) -> dict[str, list[float]]:
     answer = serving.predict(payloads.read(payloads.PROTOCOLS["vertex"], payloads.JSON, body, serving.signature))
     network = keras.saving.load_model(model / "model.keras", compile=False, safe_mode=True)
     made = pq.read_table(given / "transformed_eval" / "part-00000.parquet")
-    columns = {each.name: made[each.name].to_numpy().astype(np.float64)[:, None] for each in network.inputs}
+    columns = {each.name: as_read(made[each.name].to_numpy(), each.dtype)[:, None] for each in network.inputs}
     signature = tf.saved_model.load(str(model / "saved_model")).signatures["serving_default"]
     given_raw = {}
     for name, spec in signature.structured_input_signature[1].items():

@@ -24,6 +24,7 @@ from penstock.components._shared.tabular import WHOLE, input_names, refuse_opera
 
 ARGUMENT = "transform_graph"
 FOLDER = "transform_fn"  # of TensorFlow Transform's output
+SCHEMA = "transformed_metadata/schema.pbtxt"  # what it says of the columns that it makes
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Embedded:
 
     @property
     def schema(self) -> pa.Schema:
-        """Types of what it makes: numbers are float64."""
+        """Types of what it makes: numbers are float64; places in a vocabulary, and bins, are texts."""
         import tensorflow as tf
 
         made = self.function.structured_outputs
@@ -100,6 +101,7 @@ class TransformGraph:
         self._function = getattr(function, "concrete_functions", [function])[0]
         self._specs: Mapping[str, Any] = self._function.structured_input_signature[0][0]
         self.columns = _columns(self._function, self._specs)
+        self._categories = _categories(Path(path, SCHEMA))
         self.fingerprint = digest(folder)
 
     def sources(self, names: Collection[str]) -> list[str]:
@@ -133,7 +135,7 @@ class TransformGraph:
             named = {keys[key]: column for key, column in columns.items()}
             given = {name: _given(named.get(name), spec, rows) for name, spec in self._specs.items()}
             found = self._function(given)
-            return {key: _plain(found[name]) for key, name in made.items()}
+            return {key: _plain(found[name], name in self._categories) for key, name in made.items()}
 
         kinds = {key: _raw_type(feature) for key, feature in zip(keys, features, strict=True)}
         specs = {key: tf.TensorSpec((None, 1), kind, name=key) for key, kind in kinds.items()}
@@ -149,6 +151,20 @@ def _columns(function: Any, specs: Mapping[str, Any]) -> dict[str, Column]:
     sources = {next(tensors).op.name: name for name in parts}
     made = tf.nest.pack_sequence_as(graph.structured_outputs, graph.outputs, expand_composites=True)
     return {name: Column(_sources(made[name], sources), _flaw(made[name])) for name in sorted(made)}
+
+
+def _categories(path: Path) -> frozenset[str]:
+    """Return the integers that are names of something: places in a vocabulary, bins, hashes."""
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    try:
+        schema = text_format.Parse(path.read_text("utf-8"), schema_pb2.Schema(), allow_unknown_field=True)
+    except FileNotFoundError:
+        return frozenset()
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise _refuse(f"{path} cannot be read: {_first_line(error)}", "Let transform write it again") from error
+    return frozenset(feature.name for feature in schema.feature if feature.int_domain.is_categorical)
 
 
 def _sources(made: Any, sources: Mapping[str, str]) -> frozenset[str]:
@@ -227,9 +243,11 @@ def _given(column: Any, spec: Any, rows: Any) -> Any:
     return tf.SparseTensor(tf.where(present), values, tf.stack((tf.cast(rows, tf.int64), 1)))
 
 
-def _plain(column: Any) -> Any:
+def _plain(column: Any, category: bool) -> Any:
     import tensorflow as tf
 
+    if category and column.dtype.is_integer:
+        column = tf.strings.as_string(column)
     return tf.reshape(column if column.dtype == tf.string else tf.cast(column, tf.float64), (-1, 1))
 
 

@@ -41,8 +41,12 @@ MEAN = 49.5
 HOLES = ("gaps", "share", "open", "note")  # columns in which values are missing
 
 
-def write_graph(folder: Path, kinds: dict, function, words=WORDS) -> Path:
-    """Write a graph of columns, int64, float32 or string, and return its folder."""
+def write_graph(folder: Path, kinds: dict, function, words=WORDS, categories=()) -> Path:
+    """Write a graph of columns, int64, float32 or string, and return its folder.
+
+    Args:
+        categories: Of what it makes, the integers that stand for something.
+    """
     (folder / "made").mkdir(parents=True)
     vocabulary = folder / "made" / "words.txt"
     vocabulary.write_text("".join(f"{word}\n" for word in words))
@@ -57,6 +61,10 @@ def write_graph(folder: Path, kinds: dict, function, words=WORDS) -> Path:
     module.transform_fn = tf.function(lambda inputs: function(inputs, module.table), input_signature=[specs])
     tf.saved_model.save(module, str(folder / "transform_fn"))
     shutil.rmtree(folder / "made")  # the vocabulary is in the graph's folder from now on
+    (folder / "transformed_metadata").mkdir()
+    (folder / "transformed_metadata" / "schema.pbtxt").write_text(
+        "".join(f'feature {{ name: "{name}" int_domain {{ is_categorical: true }} }}\n' for name in categories)
+    )
     return folder
 
 
@@ -97,7 +105,7 @@ def with_notes(table: pa.Table) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    return write_graph(tmp_path_factory.mktemp("graph"), KINDS, transform)
+    return write_graph(tmp_path_factory.mktemp("graph"), KINDS, transform, categories=["color"])
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +151,10 @@ def transformed_by_hand(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     notes = ["" if note is None else note for note in frame["note"]]
     return {
         "scaled": ((frame["size"].to_numpy(np.float32) - np.float32(MEAN)) / np.float32(30)).astype(float),
-        "color": np.array([WORDS.index(color) if color in WORDS else len(WORDS) for color in frame["color"]], float),
+        # Its place in the vocabulary stands for a word, and is as good as one.
+        "color": np.array(
+            [str(WORDS.index(color) if color in WORDS else len(WORDS)) for color in frame["color"]], object
+        ),
         "again": frame["color"].to_numpy(object),
         "gaps": frame["gaps"].fillna(-1).to_numpy(float),
         "share": frame["share"].astype(np.float32).fillna(0.25).to_numpy(float),
@@ -253,7 +264,7 @@ def test_it_is_explained_by_what_the_graph_makes(folder, sets, tmp_path):
     assert told["features"][0]["name"] == "scaled"  # late is size >= 50
     values = {entry["feature"]: entry["value"] for entry in told["local"][0]["values"]}
     assert values["again"] in ("red", "green", "blue")
-    assert isinstance(values["color"], float)
+    assert values["color"] in ("0", "1", "2")
 
 
 def test_the_same_graph_seed_and_rows_give_the_same_model(folder, graph, sets, tmp_path):
@@ -317,6 +328,9 @@ def test_a_folder_without_a_graph_and_one_that_is_damaged_are_refused(sets, tmp_
     (tmp_path / "damaged" / "transform_fn").mkdir(parents=True)
     (tmp_path / "damaged" / "transform_fn" / "saved_model.pb").write_bytes(b"\xff" * 50)
     assert "cannot be read: saved_model.pb is not TensorFlow's" in refusal(sets, tmp_path / "damaged", tmp_path)
+    strange = write_graph(tmp_path / "strange", KINDS, transform)
+    (strange / "transformed_metadata" / "schema.pbtxt").write_text("feature {")
+    assert "transformed_metadata/schema.pbtxt cannot be read: " in refusal(sets, strange, tmp_path)
 
 
 @pytest.mark.parametrize(
