@@ -75,9 +75,11 @@ def near(path: Path) -> str:
 
 
 def _rows(task: TaskRecord, title: str) -> Iterator[list[str]]:
-    for name, value in task.outputs.parameters.items():
+    outputs = task.outputs.parameters
+    for name, value in outputs.items():
         yield [title, name, one_line(value)]
-    metrics = list(task.metrics.items())
+    # What is both, under one name, is told once.
+    metrics = [(name, number) for name, number in task.metrics.items() if outputs.get(name) != number]
     for name, number in metrics[:_METRICS_SHOWN]:
         yield [title, name, f"{number:.6g}"]
     if len(metrics) > _METRICS_SHOWN:

@@ -14,11 +14,14 @@ import time
 import uuid
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from penstock.compile._cli import outcome
 from penstock.compile.cli import penstock
 
 USER = Path(__file__).parent / "user"
@@ -212,6 +215,16 @@ def test_run_ends_with_outputs_metrics_and_paths(finished: tuple[subprocess.Comp
     assert (folder / report[1]).is_file()
     assert report[1].startswith("penstock-out/runs/choosing-")
     assert not [line for line in done.stdout.splitlines() if line.endswith(" ")]
+
+
+def test_what_is_an_output_and_a_metric_too_is_told_once() -> None:
+    outputs = SimpleNamespace(parameters={"rows": 3, "auc": 0.5})
+    task: Any = SimpleNamespace(outputs=outputs, metrics={"rows": 3.0, "auc": 0.25})
+    assert list(outcome._rows(task, "measure")) == [
+        ["measure", "rows", "3"],
+        ["measure", "auc", "0.5"],
+        ["measure", "auc", "0.25"],
+    ]
 
 
 def test_run_says_each_change_on_a_line_where_there_is_no_terminal(
