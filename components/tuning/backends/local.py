@@ -97,6 +97,7 @@ class _Workers:
         return worker
 
     def kill(self) -> None:
+        """End all of them, however often it is called."""
         for worker in self._all:
             worker.process.kill()
             worker.process.communicate()
@@ -156,6 +157,7 @@ class _Run:
                             workers.append(self._start(selector))
                             self._next(workers[-1])
         finally:
+            self.workers.kill()  # at once: what was given up would run on beside the report
             selector.close()
         return self.ended
 
