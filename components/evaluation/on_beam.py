@@ -33,6 +33,7 @@ from penstock.components._shared.metrics.metric import Undefined, ratio
 from penstock.components._shared.metrics.regression import CONSTANT
 from penstock.components._shared.metrics.tasks import TASKS, Measured
 from penstock.components._shared.model import TabularModel, load_model
+from penstock.components._shared.parts import fetch
 from penstock.components._shared.sealed import MANIFEST
 from penstock.components._shared.slices import Rule, text_of
 from penstock.components.evaluation.curves import HISTOGRAM, POINTS, by_class_of, confusion_of
@@ -247,29 +248,19 @@ def _stage(folder: Path, target: str) -> str:
     """Copy a model folder to where workers on other machines find it."""
     from apache_beam.io.filesystems import FileSystems
 
-    for file in _files(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))):
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    for file in [*(entry["path"] for entry in manifest["files"]), MANIFEST]:
         with FileSystems.create(f"{target}/{file}") as copy:
             copy.write((folder / file).read_bytes())
     return target
-
-
-def _files(manifest: Mapping[str, Any]) -> list[str]:
-    return [*(entry["path"] for entry in manifest["files"]), MANIFEST]
 
 
 @lru_cache(maxsize=1)
 def _model(place: str) -> TabularModel:
     if "://" not in place:
         return load_model(place, COMPONENT, "model")
-    from apache_beam.io.filesystems import FileSystems
-
     with tempfile.TemporaryDirectory(prefix="penstock-evaluate-") as folder:
-        with FileSystems.open(f"{place}/{MANIFEST}") as file:
-            manifest = json.loads(file.read())
-        for name in _files(manifest):
-            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
-            with FileSystems.open(f"{place}/{name}") as file:
-                Path(folder, name).write_bytes(file.read())
+        fetch(place, Path(folder))
         return load_model(folder, COMPONENT, "model")
 
 
