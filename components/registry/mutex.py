@@ -57,7 +57,7 @@ def hold(registry: Registry, name: str, run_id: str, deadline: float = DEADLINE)
         finally:
             with registry.speaking():
                 if (_tags(registry, lock) or {}).get("penstock.token") == token:
-                    registry.client.delete_registered_model(lock)
+                    _release(registry, lock)
 
 
 def _acquire(registry: Registry, lock: str, tags: dict[str, str], deadline: float) -> None:
@@ -70,7 +70,8 @@ def _acquire(registry: Registry, lock: str, tags: dict[str, str], deadline: floa
             )
             return
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            # A store that refuses looks for the other one, and finds none where its holder lets go just then.
+            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                 raise
         held = _tags(registry, lock)
         if held is None:
@@ -87,6 +88,14 @@ def _acquire(registry: Registry, lock: str, tags: dict[str, str], deadline: floa
             )
         time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads the waiting processes
         pause = min(pause * 1.5, 0.5)
+
+
+def _release(registry: Registry, lock: str) -> None:
+    try:
+        registry.client.delete_registered_model(lock)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # the answer got lost, and MLflow's client asked again
+            raise
 
 
 def _tags(registry: Registry, lock: str) -> dict[str, str] | None:

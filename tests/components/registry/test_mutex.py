@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.mlflow_registry import Registry, open_registry
@@ -70,6 +71,35 @@ def test_second_holder_waits_for_the_first(opened: Registry) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_a_holder_that_lets_go_while_the_store_refuses_another_is_followed(
+    opened: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.client.create_registered_model("tips.alias-lock")
+    found = SqlAlchemyStore.get_registered_model
+
+    def late(store: SqlAlchemyStore, name: str) -> object:
+        monkeypatch.undo()
+        store.delete_registered_model(name)
+        return found(store, name)
+
+    monkeypatch.setattr(SqlAlchemyStore, "get_registered_model", late)  # asked by the store's own create
+    with hold(opened, "tips", "run-2", deadline=5):
+        assert opened.client.get_registered_model("tips.alias-lock").tags["penstock.holder"].startswith("run run-2,")
+    assert names(opened) == []
+
+
+def test_a_lock_that_went_while_it_was_let_go_is_no_failure(opened: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    delete = SqlAlchemyStore.delete_registered_model
+
+    def twice(store: SqlAlchemyStore, name: str) -> None:  # as a client does whose first answer got lost
+        delete(store, name)
+        delete(store, name)
+
+    with hold(opened, "tips", "run-1"):
+        monkeypatch.setattr(SqlAlchemyStore, "delete_registered_model", twice)
+    assert names(opened) == []
 
 
 def test_killed_holder_is_named_with_the_way_out(opened: Registry, registry: str) -> None:
