@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.components._shared.fitting.frameworks import Learned
-from penstock.components._shared.fitting.prepare import Prepared, Settings, learn, prepare, write
+from penstock.components._shared.fitting.learning import learn
+from penstock.components._shared.fitting.prepare import Prepared, Settings, prepare, write
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from penstock.components._shared.fitting.frameworks import Framework, Job
-from penstock.components._shared.fitting.prepare import learn, placed, settle
+from penstock.components._shared.fitting.learning import learn, placed, settle
 from penstock.components.tuning.shared_rows import capped
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from penstock.components._shared import memory
 from penstock.components._shared.errors import UserError, on_behalf_of
-from penstock.components._shared.fitting.prepare import Prepared, Settings, learn, prepare, settle, write
+from penstock.components._shared.fitting.learning import learn, settle
+from penstock.components._shared.fitting.prepare import Prepared, Settings, prepare, write
 from penstock.components._shared.sealed import new_folder, seal
 from penstock.components.tuning import backends
 from penstock.components.tuning.search import (

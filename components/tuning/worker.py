@@ -24,7 +24,6 @@ from typing import Any
 
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.fitting.frameworks import Job, framework
-from penstock.components._shared.fitting.prepare import Settings, prepare
 from penstock.components.tuning.attempt import attempt
 from penstock.components.tuning.shared_rows import FILES, read_rows
 
@@ -89,6 +88,8 @@ def _mapped(folder: Path, told: Mapping[str, Any]) -> Job:
 
 
 def _streamed(folder: Path, told: Mapping[str, Any]) -> Job:
+    from penstock.components._shared.fitting.prepare import Settings, prepare  # half a second that others need not wait
+
     settings = Settings(**told["settings"])
     job = prepare(folder / "train", folder / "eval", settings, told["hyperparameters"], all_categories=True).job
     return replace(job, early_stopping_rounds=settings.early_stopping_rounds)

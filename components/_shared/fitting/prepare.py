@@ -1,12 +1,10 @@
-"""From datasets to a job for a framework, and from a job to a model."""
+"""From datasets to a job for a framework, and from what it learned to a model folder."""
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ from penstock.components._shared.fitting.features import (
 )
 from penstock.components._shared.fitting.folder import EXAMPLE_ROWS, versions, write_model
 from penstock.components._shared.fitting.frameworks import Framework, Job, Learned, Parts, Rows
-from penstock.components._shared.fitting.hyperparameters import by_place, check
+from penstock.components._shared.fitting.learning import placed, settle
 from penstock.components._shared.fitting.survey import Column, Tables, survey
 from penstock.components._shared.fitting.target import Target, learn_target, refuse_missing
 from penstock.components._shared.fitting.transform_graph import Through, TransformGraph
@@ -273,44 +271,6 @@ def _require_memory(row: Framework, streamed: bool, rows: int, columns: int) -> 
     memory.require(rows * (of_row + of_cell * columns), "train", argument, what, f"Give the step more, or {remedy}")
 
 
-def settle(row: Framework, framework: str, task: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return hyperparameters checked and by the framework's first names, with the defaults that matter here."""
-    given = dict(hyperparameters)
-    return row.settled(task, check(given, row.known(task, given), framework))
-
-
-def placed(row: Framework, settled: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
-    """Return settled hyperparameters with the columns in constraints replaced by their places."""
-    return {
-        name: by_place(name, value, columns) if name in row.constraints else value for name, value in settled.items()
-    }
-
-
-def learn(row: Framework, framework: str, job: Job) -> Learned:
-    """Return the fitted model, its losses finite and rounded to twelve digits.
-
-    Raises:
-        UserError: The framework refuses a hyperparameter, or the fit diverged.
-    """
-    try:
-        learned = row.fit(job)
-    except row.refusals as error:
-        raise UserError(
-            "train", "hyperparameters", f"{framework} refuses them: {_first_line(error)}", "Correct the value"
-        ) from error
-    # Twelve digits: what frameworks add up in another order on another number of processors agrees that far.
-    metrics = {name: float(f"{value:.12g}") for name, value in learned.metrics.items()}
-    diverged = [name for name, value in metrics.items() if not math.isfinite(value)]
-    if diverged:
-        raise UserError(
-            "train",
-            "hyperparameters",
-            f"the fit diverged: {', '.join(diverged)} is not finite",
-            "Lower the learning rate, or rescale the target",
-        )
-    return replace(learned, metrics=metrics)
-
-
 def write(model: str | os.PathLike[str], prepared: Prepared, learned: Learned) -> None:
     """Write the model folder; of several processes that fitted the model together, only one does."""
     if not learned.writes:
@@ -364,9 +324,3 @@ def _told(tables: Tables, column: Column, target: str, argument: str) -> pa.Chun
 def _class_counts(tables: Tables, target: Target) -> np.ndarray:
     labels = (target.labels(table[target.name], "train_set") for table in tables)
     return np.sum([np.bincount(places, minlength=len(target.classes)) for places in labels], axis=0)
-
-
-def _first_line(error: Exception) -> str:
-    """Return what a framework says, without the time, file and stack trace that C++ libraries put around it."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return re.sub(r"^\[\d\d:\d\d:\d\d\] \S+:\d+: |^Check failed: | at \S+, line \d+ *\.?$", "", lines[0])
