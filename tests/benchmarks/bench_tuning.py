@@ -1,7 +1,9 @@
 """Trials a minute beside a bare Optuna loop over the same fits, and the memory of ten workers beside that of ten loops.
 
-The loop makes its matrices once, before the first trial, as a user would; its start and ours are both counted. Two
-workers are measured on two cores, one thread each; what the machine itself has to give there, two loops at once show.
+The loop makes its matrices once, before the first trial, as a user would; its start and ours are both counted. One
+worker and the loop run at the same time, each on a core of its own, and change cores from turn to turn: one run after
+the other met a machine that was a third faster or slower by then. Two workers are measured on two cores, one thread
+each; what the machine itself has to give there, two loops at once show.
 """
 
 import json
@@ -9,10 +11,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-ROWS, TRIALS, ROUNDS = 60_000, 50, 60  # as many trials as tune runs where nobody says
+# The rows of the example, and as many trials as tune runs where nobody says.
+ROWS, TRIALS, ROUNDS = 150_000, 50, 60
 WIDE = 400_000  # rows for the memory
 TURNS = 3
 # One thread a fit; and what a step of a pipeline has, which keeps kfp from being imported.
@@ -59,19 +64,22 @@ tune(sys.argv[1], sys.argv[2], *outputs, settings=settings, space=given["space"]
 def run(scratch: Path) -> list[dict]:
     sets = _datasets(scratch, ROWS)
     turns = []
-    for _ in range(TURNS):  # in turn, so that a machine that becomes slower does so for all
+    for turn in range(TURNS):
+        one, bare = _at_once(partial(_ours, scratch, sets, 1), partial(_timed, BARE, sets), first=turn % 2)
+        alone = _ours(scratch, sets, 1, cores={turn % 2})
         both = _ours(scratch, sets, 2, cores={0, 1})
-        one = _ours(scratch, sets, 1, cores={0})
-        turns.append((one, _timed(BARE, sets, cores={0}), both, _two_loops(sets)))
-    one, bare, both, loops = (
+        loop = _timed(BARE, sets, cores={turn % 2})
+        turns.append((one, bare, alone, both, loop, max(_at_once(*[partial(_timed, BARE, sets)] * 2))))
+        print("seconds of a turn:", *(f"{seconds:.1f}" for seconds in turns[-1]), file=sys.stderr, flush=True)
+    one, bare, alone, both, loop, loops = (
         [60 * trials / seconds for seconds in times]
-        for trials, times in zip((TRIALS, TRIALS, TRIALS, 2 * TRIALS), zip(*turns, strict=True), strict=True)
+        for trials, times in zip([*[TRIALS] * 5, 2 * TRIALS], zip(*turns, strict=True), strict=True)
     )
     held, plain, data = _memory(scratch, _datasets(scratch, WIDE))
     return [
         _row("tune, one worker on one core, beside a bare Optuna loop", one, bare, "at least 0.9 of it", 0.9),
-        _row("tune, two workers on two cores, beside one", both, one, "at least 1.7 times", 1.7),
-        _row("two bare loops at once on two cores, beside one", loops, bare, "–", None),
+        _row("tune, two workers on two cores, beside one", both, alone, "at least 1.7 times", 1.7),
+        _row("two bare loops at once on two cores, beside one", loops, loop, "–", None),
         _row("tune, two workers, beside two bare loops at once", both, loops, "at least 0.85 of them", 0.85),
         {
             "name": f"tune, what {data / 1e6:.0f} MB of rows add to the memory of ten workers, beside ten bare loops",
@@ -117,10 +125,11 @@ def _timed(program: str, sets: tuple[str, str], *more: str, cores: set[int]) -> 
     return time.perf_counter() - started
 
 
-def _two_loops(sets: tuple[str, str]) -> float:
-    """Return the seconds of two bare loops at once, each on a core of its own."""
+def _at_once(*timed: Callable[..., float], first: int = 0) -> tuple[float, ...]:
+    """Return the seconds of two programs at the same time, each on a core of its own."""
     with ThreadPoolExecutor(2) as pool:
-        return max(pool.map(lambda core: _timed(BARE, sets, cores={core}), (0, 1)))
+        running = [pool.submit(each, cores={place ^ first}) for place, each in enumerate(timed)]
+        return tuple(each.result() for each in running)
 
 
 def _ours(scratch: Path, sets: tuple[str, str], workers: int, cores: set[int]) -> float:
