@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from penstock.compile.targets.local.events import Changes
 from penstock.compile.targets.local.look import MARKS, seconds_text
-from penstock.compile.targets.local.outline import Names, flat, is_made_up, message, outline, parents, unmet
+from penstock.compile.targets.local.outline import Names, Told, flat, message, names_of, outline, title, unmet
 from penstock.compile.targets.local.record import RunRecord, State, TaskRecord
 
 if TYPE_CHECKING:
@@ -37,27 +37,31 @@ class Quiet:
 
 
 class Lines:
-    """Writes a line for each change of a task's state.
-
-    What the compiler made up has one only where it did not succeed, and what is skipped with all around it none.
-    """
+    """Writes a line for each change of a task's state that people are told of."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._changes = Changes()
+        self._told = Told()
         self._names = Names()
         self._known = 0
+        self._begun: set[str] = set()
 
     def __call__(self, record: RunRecord) -> None:
-        self._names.add(record.tasks[self._known :])  # tasks keep their places
-        self._known = len(record.tasks)
         changed = self._changes(record)
-        skipped = {task.path for task in changed if task.state is State.SKIPPED}
+        self._told.take(record.tasks[self._known :])  # tasks keep their places
+        self._told.take(changed)
+        self._known = len(record.tasks)
         for task in changed:
-            inside = task.state is State.SKIPPED and not skipped.isdisjoint(parents(task.path))
-            plain = is_made_up(task) and task.state in (State.RUNNING, State.SUCCEEDED)
-            if not inside and not plain:
-                self.tell(f"{record.seconds:8.1f} s  {self._names.of(task)}: {_sentence(task)}")
+            begun = task.path in self._begun  # as a step on Azure ML does that then finds itself skipped
+            if not begun and not self._told.tells(task):
+                continue
+            if task.state is State.RUNNING:
+                self._begun.add(task.path)
+            # Another of the same name may run in place of what is skipped.
+            skipped = task.state is State.SKIPPED and not begun
+            name = title(task.path, task.name) if skipped else self._names.of(task)
+            self.tell(f"{record.seconds:8.1f} s  {name}: {_sentence(task, self._told.condition(task))}")
 
     def tell(self, line: str) -> None:
         """Write a line of text."""
@@ -116,56 +120,56 @@ def drawn(record: RunRecord, height: int, now: datetime.datetime) -> RenderableT
     """Return the tasks as a table of at most `height` lines; what is over and what waits gives way first."""
     from rich.table import Table
 
-    lines = list(flat(outline(record.tasks)))
-    hidden = 0
+    told = Told(record.tasks)
+    lines = [task for task, _ in flat(outline(record.tasks)) if told.tells(task)]
+    names = names_of(lines)
+    count, done = len(lines), sum(task.state not in (State.PENDING, State.RUNNING) for task in lines)
     for giving_way in ((State.SUCCEEDED, State.SKIPPED), (State.PENDING,), (State.CANCELLED, State.RUNNING)):
         room = max(height - 1, 1)
         excess = len(lines) - room
         if excess > 0:
-            drop = [i for i, (task, _) in enumerate(lines) if task.state in giving_way]
+            drop = [i for i, task in enumerate(lines) if task.state in giving_way]
             gone = set(drop[:excess] if State.SUCCEEDED in giving_way else drop[-excess:])
-            hidden += len(gone)
-            lines = [line for i, line in enumerate(lines) if i not in gone]
+            lines = [task for i, task in enumerate(lines) if i not in gone]
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, overflow="ellipsis")
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis")
-    for task, depth in lines:
-        table.add_row(*_row(task, depth, now))
-    if hidden:
-        done = sum(task.state is not State.PENDING and task.state is not State.RUNNING for task in record.tasks)
-        table.add_row(f"… and {hidden} more", "", f"{done} of {len(record.tasks)} done")
+    for task in lines:
+        table.add_row(*_row(task, names[task.path], told.condition(task), now))
+    if len(lines) < count:
+        table.add_row(f"… and {count - len(lines)} more", "", f"{done} of {count} done")
     return table
 
 
-def _row(task: TaskRecord, depth: int, now: datetime.datetime) -> tuple[Text, Text, Text]:
+def _row(task: TaskRecord, called: str, condition: str | None, now: datetime.datetime) -> tuple[Text, Text, Text]:
     from rich.text import Text
 
     mark, style = MARKS[task.state], STYLES[task.state]
     seconds = task.seconds
     if task.state is State.RUNNING and task.started:
         seconds = (now - datetime.datetime.fromisoformat(task.started)).total_seconds()
-    name = Text.assemble("  " * depth, (mark, style), " ", (task.name, "dim" if style == "dim" else ""))
+    name = Text.assemble((mark, style), " ", (called, "dim" if style == "dim" else ""))
     # One form below a minute, so that the column does not jump.
     took = "" if seconds is None else f"{max(seconds, 0):.1f} s" if seconds < 60 else seconds_text(seconds)
-    return name, Text(took), Text(_remark(task), style=style)
+    return name, Text(took), Text(_remark(task, condition), style=style)
 
 
-def _remark(task: TaskRecord) -> str:
+def _remark(task: TaskRecord, condition: str | None) -> str:
     match task.state:
         case State.SUCCEEDED | State.PENDING:
             return "reused" if task.reused else f"after {len(task.retries) + 1} attempts" if task.retries else ""
         case State.RUNNING if task.retries:
             return f"attempt {len(task.retries) + 1}, after: {task.retries[-1].removeprefix(f'{task.name}: ')}"
-        case State.SKIPPED if task.condition:
-            return f"skipped: {unmet(task.condition)}"
-        case State.FAILED if task.kind != "dag":
+        case State.SKIPPED if condition:
+            return f"skipped: {unmet(condition)}"
+        case State.FAILED:
             return f"failed: {message(task)}"
         case _:
             return task.state.lower()
 
 
-def _sentence(task: TaskRecord) -> str:
+def _sentence(task: TaskRecord, condition: str | None) -> str:
     took = f" in {seconds_text(task.seconds)}" if task.seconds is not None and task.state is not State.RUNNING else ""
-    detail = _remark(task) or task.state.lower()
+    detail = _remark(task, condition) or task.state.lower()
     return detail if task.state is State.FAILED else detail + took

@@ -19,6 +19,7 @@ from penstock.compile._cli.progress import STYLES, drawn
 from penstock.compile.errors import PenstockError
 from penstock.compile.targets.local import removal, report, runs
 from penstock.compile.targets.local.look import bytes_text, seconds_text
+from penstock.compile.targets.local.outline import titles
 from penstock.compile.targets.local.record import State, TaskRecord
 
 _WORST = {runs.KILLED: "bold red", runs.UNREADABLE: "bold red"}
@@ -188,7 +189,8 @@ def _style(run: runs.Run) -> str:
 
 def _task(tasks: tuple[TaskRecord, ...], name: str) -> TaskRecord:
     logged = [task for task in tasks if task.log]
-    matching = [task for task in logged if task.path == name] or [
+    called = titles(tasks)
+    matching = [task for task in logged if name in (task.path, called[task.path])] or [
         task for task in logged if task.path.endswith(f".{name}") or task.name == name
     ]
     if len(matching) == 1:

@@ -258,6 +258,36 @@ def test_skipped_branch_says_why(tmp_path: Path) -> None:
     assert result.stderr.count("skipped") == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            [],
+            {
+                "count: running", "count: succeeded", "count[0]: running", "count[0]: succeeded",
+                "count[1]: running", "count[1]: succeeded", "rate: skipped: not (fast == false)",
+            },
+        ),
+        (
+            ["-p", "fast=false", "-p", "loops=[]"],
+            {
+                "count slowly: running", "count slowly: succeeded", "for-loop-1: succeeded", "rate: running",
+                "rate: succeeded",
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_lines_tell_steps_and_no_groups_around_them_and_no_branch_that_another_was_taken_for(
+    given: list[str], expected: set[str], tmp_path: Path
+) -> None:
+    result = call("run", f"{STEPS}:forking", "--root", str(tmp_path), *given)
+    assert result.exit_code == 0, result.stderr
+    lines = [line.split("s  ", 1)[1] for line in result.stderr.splitlines()]
+    kept = [re.sub(r" in [\d.]+ s$", "", line) for line in lines]
+    assert len(kept) == len(expected)
+    assert set(kept) == expected
+
+
 def test_json_is_the_content_of_run_json_and_nothing_else(tmp_path: Path) -> None:
     params = tmp_path / "params.json"
     params.write_text('{"n": 5, "names": ["x"]}')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from penstock.compile.targets.local.record import State, TaskRecord
 
 # Names of conditions, loops and exit handlers, as KFP's compiler numbers them.
 _MADE_UP = re.compile(r"(condition|condition-branches|for-loop|exit-handler)-\d+")
+_FORK = re.compile(r"condition-branches-\d+")
 _WRAPPED = re.compile(r"inputs\.parameter_values\['(?:pipelinechannel--)?([^']*)'\]")
 
 
@@ -43,46 +44,94 @@ def flat(forest: Sequence[Outline], depth: int = 0) -> Iterator[tuple[TaskRecord
 
 
 def titles(tasks: Sequence[TaskRecord]) -> dict[str, str]:
-    """Return what to call each task that is no DAG, by path, as `Names` has it.
+    """Return what to call each task that is no DAG, by path, as `Names` has it."""
+    return names_of(task for task in tasks if task.kind != "dag")
 
-    Of several with one name, it is for the one that was not skipped.
-    """
-    tasks = [task for task in tasks if task.kind != "dag"]
-    everywhere, taken = Names(), Names()
-    everywhere.add(tasks)
-    taken.add(task for task in tasks if task.state != State.SKIPPED)
-    return {
-        task.path: everywhere.of(task) if task.state == State.SKIPPED or everywhere.has_own(task) else taken.of(task)
-        for task in tasks
-    }
+
+def names_of(tasks: Iterable[TaskRecord]) -> dict[str, str]:
+    """Return what to call each of some tasks, by path; those that began come first."""
+    names = Names()
+    began = sorted(tasks, key=lambda task: (task.state is State.SKIPPED or not task.started, task.started or ""))
+    return {task.path: names.of(task) for task in began}
 
 
 class Names:
-    """What tasks are called: by their own names, in loops with the iteration behind them, where no other has that name.
+    """What tasks are called: by their own names, in loops with the iteration behind them, if no other was before them.
 
-    Else by their paths without what the compiler made up; where that is not theirs alone either, by their paths.
+    Else by their paths without what the compiler made up; where another is called so, too, by their paths.
     """
 
     def __init__(self) -> None:
-        self._titles: Counter[str] = Counter()
-        self._inside: Counter[str] = Counter()
-
-    def add(self, tasks: Iterable[TaskRecord]) -> None:
-        """Take in tasks that have names, too."""
-        for task in tasks:
-            self._titles[title(task.path, task.name)] += 1
-            self._inside[_inside(task)] += 1
-
-    def has_own(self, task: TaskRecord) -> bool:
-        """Return whether a task goes by its own name."""
-        return self._titles[title(task.path, task.name)] == 1
+        self._owners: dict[str, str] = {}
 
     def of(self, task: TaskRecord) -> str:
-        """Return what a task is called."""
-        if self.has_own(task):
-            return title(task.path, task.name)
-        inside = _inside(task)
-        return inside if self._inside[inside] == 1 and self._titles[inside] != 1 else task.path
+        """Return what a task is called, from now on."""
+        wanted = (title(task.path, task.name), _inside(task))
+        return next((name for name in wanted if self._owners.setdefault(name, task.path) == task.path), task.path)
+
+
+class Told:
+    """Which tasks people are told of while a run goes on: its steps, and not the groups around them.
+
+    A group stands for what it holds as long as it has not begun, if somebody named it; where it holds nothing; and
+    where it failed though nothing in it did. Of branches that exclude one another, those that were not taken are told
+    of only where none was.
+    """
+
+    def __init__(self, tasks: Iterable[TaskRecord] = ()) -> None:
+        self._tasks: dict[str, TaskRecord] = {}
+        self._groups: set[str] = set()
+        self._broken: set[str] = set()  # groups in which something failed
+        self._taken: dict[str, set[str]] = {}  # branches by what holds them
+        self.take(tasks)
+
+    def take(self, tasks: Iterable[TaskRecord]) -> None:
+        """Take in tasks, new ones or as they are now."""
+        for task in tasks:
+            if task.path not in self._tasks:
+                self._groups.update(parents(task.path))
+            self._tasks[task.path] = task
+            if task.state is State.FAILED:
+                self._broken.update(parents(task.path))
+            if task.state in (State.RUNNING, State.SUCCEEDED, State.FAILED):
+                for fork, branch in _forks(task.path):
+                    self._taken.setdefault(fork, set()).add(branch)
+
+    def tells(self, task: TaskRecord) -> bool:
+        """Return whether people are told of a task."""
+        if task.path.rpartition(".")[2].isdecimal() and task.state is not State.FAILED and not task.started:
+            return False  # an iteration that waits for others
+        if not self._stands(task) or any(self._stands(group) for group in self._around(task)):
+            return False
+        return task.state is not State.SKIPPED or not any(
+            self._taken.get(fork, set()) - {branch} for fork, branch in _forks(task.path)
+        )
+
+    def condition(self, task: TaskRecord) -> str | None:
+        """Return the condition that a skipped task was skipped for: that of the outermost around it that was."""
+        skipped = [group for group in (task, *self._around(task)) if group.state is State.SKIPPED]
+        return skipped[-1].condition if skipped else None
+
+    def _around(self, task: TaskRecord) -> Iterator[TaskRecord]:
+        return (self._tasks[path] for path in parents(task.path) if path in self._tasks)
+
+    def _stands(self, task: TaskRecord) -> bool:
+        """Return whether a task is a step, or a group that stands for what it holds."""
+        if task.path not in self._groups:
+            return True
+        if task.state is State.FAILED:
+            return task.path not in self._broken
+        last = task.path.rpartition(".")[2]
+        return not task.started and not (task.name == last and _MADE_UP.fullmatch(last))
+
+
+def _forks(path: str) -> Iterator[tuple[str, str]]:
+    """Yield the paths of what holds branches that exclude one another, each with that of the branch a task is in."""
+    branch = path
+    for fork in parents(path):
+        if _FORK.fullmatch(fork.rpartition(".")[2]):
+            yield fork, branch
+        branch = fork
 
 
 def _inside(task: TaskRecord) -> str:
@@ -91,12 +140,6 @@ def _inside(task: TaskRecord) -> str:
         return task.path
     scopes = [scope for scope in around if not (_MADE_UP.fullmatch(scope) or scope.isdecimal())]
     return title(task.path, ".".join([*scopes, task.name if _MADE_UP.fullmatch(last) else last]))
-
-
-def is_made_up(task: TaskRecord) -> bool:
-    """Return whether a task only stands for a condition, a loop, an iteration or what an exit handler watches."""
-    last = task.path.rpartition(".")[2]
-    return task.kind == "dag" and bool(last.isdecimal() or _MADE_UP.fullmatch(last))
 
 
 def title(path: str, name: str) -> str:

@@ -56,3 +56,24 @@ def failing(text: str = "that"):
 def waiting(seconds: float = 120.0):
     count(n=1, seconds=seconds)
     count(n=2, seconds=seconds)
+
+
+@dsl.pipeline(name="counted")
+def counted(n: int, fast: bool) -> int:
+    """Count here or there."""
+    with dsl.If(fast == True, name="here"):  # noqa: E712
+        here = count(n=n)
+    with dsl.Else(name="there"):
+        there = count(n=n, seconds=0.01).set_display_name("count slowly")
+    return dsl.OneOf(here.output, there.output)
+
+
+@dsl.pipeline(name="forking")
+def forking(fast: bool = True, loops: List[int] = [1, 2]) -> int:  # noqa: B006
+    """Count in one of two ways, in a loop and perhaps once more."""
+    first = counted(n=1, fast=fast)
+    with dsl.ParallelFor(loops) as number:
+        count(n=number).after(first)
+    with dsl.If(fast == False):  # noqa: E712
+        rate(n=first.output)
+    return first.output
