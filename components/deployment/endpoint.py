@@ -73,7 +73,7 @@ class Endpoint:
         traffic: Per cent of the requests by version, 100 in all; without the versions that get none. Empty before the
             first version gets all.
         shadow: Version that gets copies of the requests and whose answers nobody sees; empty: none.
-        generation: Changes with traffic and shadow, and with nothing else.
+        generation: Changes with traffic and shadow, at KServe also with a version that comes or goes; not with a note.
     """
 
     name: str

@@ -1,7 +1,9 @@
 """KServe, and as much of the Kubernetes API as its clients ask for, on 127.0.0.1.
 
 InferenceServices as of the API serving.kserve.io/v1beta1, served by Knative: revisions, and canaryTrafficPercent
-between the latest one and the one that had all traffic before it.
+between the latest one and the one that had all traffic before it. As there, a revision is made whenever what its pods
+are made of changes, annotations and labels of the InferenceService among it; and the generation that its status tells
+is that of Knative's own resource. Beside them, ConfigMaps, which go with the InferenceService that owns them.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import copy
 import itertools
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +24,7 @@ from penstock.testing.times import now
 
 _ROOT = "/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices"
 _CORE = "/api/v1/namespaces/{namespace}/pods"
+_MAPS = "/api/v1/namespaces/{namespace}/configmaps"
 _OWNER = "serving.kserve.io/inferenceservice"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _REASONS = {
@@ -41,12 +45,17 @@ Unready = Callable[[Mapping[str, Any]], str]
 
 @dataclass
 class _Service:
-    """An InferenceService: its resource, its revisions in order, and the one that had all traffic last."""
+    """An InferenceService: its resource, its revisions in order, and the one that had all traffic last.
+
+    Attributes:
+        made_of: What Knative's own resource was made of last, and its generation.
+    """
 
     resource: dict[str, Any]
     revisions: list[dict[str, Any]] = field(default_factory=list)
     rolled_out: str = ""
     polls_left: int = 0
+    made_of: tuple[Any, int] = (None, 0)
 
 
 class KServeStandIn(StandIn):
@@ -55,11 +64,12 @@ class KServeStandIn(StandIn):
     Args:
         serve: Stands for the containers of pods, which are asked through the API server.
         unready: Returns why a pod does not become ready; empty: it does.
-        polls: How often a client has to ask before a revision is ready.
+        polls: How often a client has to ask before a revision is ready; until then the status is that of before.
         faults, port: As for any stand-in.
 
     Attributes:
         services: By namespace and name.
+        config_maps: Likewise.
     """
 
     def __init__(
@@ -73,6 +83,7 @@ class KServeStandIn(StandIn):
     ) -> None:
         self.serve, self.unready, self.polls = serve, unready, polls
         self.services: dict[tuple[str, str], _Service] = {}
+        self.config_maps: dict[tuple[str, str], dict[str, Any]] = {}
         self._versions = itertools.count(1)
         super().__init__(faults=faults, port=port)
 
@@ -86,6 +97,9 @@ class KServeStandIn(StandIn):
             Route("PUT", one, self._replace),
             Route("DELETE", one, self._delete),
             Route("GET", _CORE, self._list_pods),
+            Route("POST", _MAPS, self._create_map),
+            Route("GET", f"{_MAPS}/{{name}}", self._get_map),
+            Route("PUT", f"{_MAPS}/{{name}}", self._replace_map),
             *(Route(method, f"{_CORE}/{{pod}}:{{port}}/proxy/{{path...}}", self._proxy) for method in ("GET", "POST")),
         ]
 
@@ -122,21 +136,17 @@ class KServeStandIn(StandIn):
         if body["metadata"].get("resourceVersion"):
             raise ApiError(400, "resourceVersion should not be set on objects to be created")
         _check(body)
-        body["metadata"] |= {"namespace": namespace, "creationTimestamp": now(), "generation": 1}
+        body["metadata"] |= {"namespace": namespace, "uid": str(uuid.uuid4()), "generation": 1}
+        body["metadata"]["creationTimestamp"] = now()
         self.services[namespace, name] = service = _Service(body)
-        self._stamp(service)
+        self._stamp(body)
         self._revise(service)
         return body
 
     def _replace(self, request: Request, namespace: str, name: str) -> Any:
         service, body = self._found(namespace, name), copy.deepcopy(request.json())
         kept = service.resource
-        given = body.get("metadata", {}).get("resourceVersion")
-        if given is not None and given != kept["metadata"]["resourceVersion"]:
-            raise ApiError(
-                409, f'Operation cannot be fulfilled on inferenceservices.serving.kserve.io "{name}": the object has '
-                "been modified; please apply your changes to the latest version and try again"
-            )  # fmt: skip
+        _check_version(body, kept, f'inferenceservices.serving.kserve.io "{name}"')
         _check(body)
         metadata = kept["metadata"]
         changed = body["spec"] != kept["spec"]
@@ -145,26 +155,30 @@ class KServeStandIn(StandIn):
         if changed:
             metadata["generation"] += 1
             kept["spec"] = body["spec"]
-        self._stamp(service)
-        if changed:
-            self._revise(service)
+        self._stamp(service.resource)
+        self._revise(service)
         return copy.deepcopy(kept)
 
-    def _stamp(self, service: _Service) -> None:
-        service.resource["metadata"]["resourceVersion"] = str(next(self._versions))
+    def _stamp(self, resource: dict[str, Any]) -> None:
+        resource["metadata"]["resourceVersion"] = str(next(self._versions))
 
     def _revise(self, service: _Service) -> None:
         """Make a revision where what its pods are made of has changed."""
-        name = service.resource["metadata"]["name"]
-        template = {
-            key: value for key, value in service.resource["spec"]["predictor"].items() if key != "canaryTrafficPercent"
-        }
+        metadata, predictor = service.resource["metadata"], service.resource["spec"]["predictor"]
+        name = metadata["name"]
+        template = {key: value for key, value in predictor.items() if key != "canaryTrafficPercent"}
+        for kind in ("labels", "annotations"):
+            template[kind] = {**metadata.get(kind, {}), **predictor.get(kind, {})}
+        made_of, generation = service.made_of
+        if made_of != (template, predictor.get("canaryTrafficPercent", 100)):
+            service.made_of = (template, predictor.get("canaryTrafficPercent", 100)), generation + 1
         if not service.revisions or service.revisions[-1]["template"] != template:
             number = len(service.revisions) + 1
             revision = {"name": f"{name}-predictor-{number:05d}", "template": copy.deepcopy(template), "ready": False}
             service.revisions.append(revision)
             service.polls_left = self.polls
-        self._settle(service)
+        if not service.polls_left:
+            self._settle(service)
 
     def _settle(self, service: _Service) -> None:
         """Let the latest revision be ready when its time has come, and traffic be where the spec wants it."""
@@ -188,7 +202,7 @@ class KServeStandIn(StandIn):
         done = "True" if latest["ready"] else "False" if why else "Unknown"
         host = f"{service.resource['metadata']['name']}.{service.resource['metadata']['namespace']}.example.com"
         service.resource["status"] = {
-            "observedGeneration": service.resource["metadata"]["generation"],
+            "observedGeneration": service.made_of[1],
             "url": f"http://{host}",
             "components": {"predictor": component},
             "conditions": [{"type": "Ready", "status": done, **({"message": why} if why else {})}],
@@ -217,12 +231,16 @@ class KServeStandIn(StandIn):
     def _get(self, request: Request, namespace: str, name: str) -> Any:
         service = self._found(namespace, name)
         service.polls_left = max(service.polls_left - 1, 0)
-        self._settle(service)
+        if not service.polls_left:
+            self._settle(service)
         return copy.deepcopy(service.resource)
 
     def _delete(self, request: Request, namespace: str, name: str) -> Any:
-        self._found(namespace, name)
+        uid = self._found(namespace, name).resource["metadata"]["uid"]
         del self.services[namespace, name]
+        for place, kept in list(self.config_maps.items()):
+            if any(owner["uid"] == uid for owner in kept["metadata"].get("ownerReferences", ())):
+                del self.config_maps[place]
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
     def _found(self, namespace: str, name: str) -> _Service:
@@ -230,6 +248,32 @@ class KServeStandIn(StandIn):
             return self.services[namespace, name]
         except KeyError:
             raise ApiError(404, f'inferenceservices.serving.kserve.io "{name}" not found') from None
+
+    def _create_map(self, request: Request, namespace: str) -> Any:
+        body = copy.deepcopy(request.json())
+        name = body.get("metadata", {}).get("name", "")
+        if (namespace, name) in self.config_maps:
+            raise ApiError(409, f'configmaps "{name}" already exists')
+        return self._keep_map(body, namespace, name)
+
+    def _get_map(self, request: Request, namespace: str, name: str) -> Any:
+        try:
+            return self.config_maps[namespace, name]
+        except KeyError:
+            raise ApiError(404, f'configmaps "{name}" not found') from None
+
+    def _replace_map(self, request: Request, namespace: str, name: str) -> Any:
+        body = copy.deepcopy(request.json())
+        _check_version(body, self._get_map(request, namespace, name), f'configmaps "{name}"')
+        return self._keep_map(body, namespace, name)
+
+    def _keep_map(self, body: dict[str, Any], namespace: str, name: str) -> Any:
+        if not all(isinstance(text, str) for text in body.get("data", {}).values()):
+            raise ApiError(400, "ConfigMap in version v1 cannot be handled: data holds texts")
+        body["metadata"]["namespace"] = namespace
+        self._stamp(body)
+        self.config_maps[namespace, name] = body
+        return body
 
     def _pods(self, service: _Service) -> list[dict[str, Any]]:
         wanted = {*self._traffic(service), service.revisions[-1]["name"]}
@@ -281,6 +325,17 @@ class KServeStandIn(StandIn):
                     return self.serve(each, Request(request.method, f"/{path}", request.query, request.headers,
                                                     request.body, request.content))  # fmt: skip
         raise ApiError(404, f'pods "{pod}" not found')
+
+
+def _check_version(body: Mapping[str, Any], kept: Mapping[str, Any], what: str) -> None:
+    """Refuse to replace what is no longer as whoever replaces it has seen it."""
+    given = body.get("metadata", {}).get("resourceVersion")
+    if given is not None and given != kept["metadata"]["resourceVersion"]:
+        raise ApiError(
+            409,
+            f"Operation cannot be fulfilled on {what}: the object has been modified; please apply your changes to the "
+            "latest version and try again",
+        )
 
 
 def _check(body: Mapping[str, Any]) -> None:

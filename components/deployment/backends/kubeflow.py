@@ -2,17 +2,21 @@
 
 KServe splits traffic between its latest revision and the one that had all of it before, where Knative serves
 (`Serverless`). So an endpoint has two versions at most. They are asked and measured through the Kubernetes API, pod by
-pod, with or without traffic. What KServe does not keep lies in annotations of the InferenceService, which its
-resourceVersion guards.
+pod, with or without traffic.
+
+KServe hands annotations and labels of an InferenceService on to Knative, which makes a revision whenever one of them
+changes. So what is to be known of a version lies in those of its own predictor, where it stays as it was made: its
+digest, and what the version was made of that had all traffic before. Traffic lies in canaryTrafficPercent alone: 0
+without a version before is that of a first one nobody has given any yet, and 100, which KServe takes as it takes none,
+says that the one before was removed. The resourceVersion guards it all. The note of a rollout is a ConfigMap that
+the InferenceService owns, and that goes with it.
 """
 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,11 +32,11 @@ from penstock.components.deployment.options import check_options
 
 GROUP, API, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 OWNER = "serving.kserve.io/inferenceservice"  # KServe's label of a pod
-VERSION = "penstock.dev/version"  # ours, of revisions and pods
-VERSIONS = "penstock.dev/versions"  # what each version is made of
-OPEN = "penstock.dev/open"  # whether the first version was given the traffic that KServe sends to it
-COUNT = "penstock.dev/traffic-changes"
-NOTE, NOTE_COUNT = "penstock.dev/rollout", "penstock.dev/rollout-changes"
+REVISION = "serving.knative.dev/revision"  # Knative's
+VERSION, DIGEST = "penstock.dev/version", "penstock.dev/digest"  # ours, of a predictor
+BEFORE = "penstock.dev/before"  # predictor of the version that had all traffic when this one came
+SHARE = "canaryTrafficPercent"
+NOTE = "rollout"
 OPTIONS = {
     "namespace": str, "context": str, "image": str, "cpu": str, "memory": str, "min_replicas": int, "max_replicas": int,
     "service_account": str, "variables": dict, "ready_seconds": float,
@@ -117,12 +121,14 @@ class KServe:
             )  # fmt: skip
         if not self._options.get("image"):
             raise UserError(self._component, "options", "no image is given", "Give our serving image, by its digest")
-        made = {"digest": model.digest, "predictor": self._predictor(endpoint, model)}
-        self._changed(endpoint, lambda found: self._with(found, endpoint, model.version, made))
+        predictor, before = self._predictor(endpoint, model), self._get(endpoint)
+        stays = before is not None and model.version in _versions(before) and not self._unready(before, model.version)
+        self._changed(endpoint, lambda found: self._with(found, endpoint, model.version, predictor))
         try:
             return _seen(self._wait_ready(endpoint, model.version))
         except BaseException:
-            self._take_back(endpoint, model.version)
+            if not stays:
+                self._take_back(endpoint, model.version)
             raise
 
     def smoke(self, endpoint: str, version: str, model: Candidate) -> list[dict[str, Any]]:
@@ -176,20 +182,54 @@ class KServe:
         return True
 
     def note(self, endpoint: str) -> Note:
-        """Return what an annotation says about a rollout; see Backend."""
+        """Return what a ConfigMap says about a rollout; see Backend."""
         found = self._get(endpoint)
-        return _note(found) if found else Note(None, "0")
+        return self._read_note(_note_name(found)) if found else Note(None, "0")
 
     def write_note(self, endpoint: str, document: Mapping[str, Any] | None, generation: str) -> Note:
-        """Write that annotation; see Backend."""
+        """Write that ConfigMap, if its resourceVersion is the one that was read; see Backend."""
+        found, attempts = self._get(endpoint), 0
+        if found is None:
+            raise Changed(f"there is no endpoint {endpoint}")
+        name, uid = _note_name(found), found["metadata"]["uid"]
+        owner = {"apiVersion": f"{GROUP}/{API}", "kind": "InferenceService", "name": endpoint, "uid": uid}
+        metadata: dict[str, Any] = {"name": name, "namespace": self._namespace, "ownerReferences": [owner]}
+        # JSON's null takes the place of a note: a ConfigMap that is gone could come back as another's first one.
+        body = {"metadata": metadata, "data": {NOTE: json.dumps(document, sort_keys=True)}}
+        if generation != "0":
+            metadata["resourceVersion"] = generation
 
-        def change(found: Service | None) -> Service:
-            if found is None or _note(found).generation != generation:
-                raise Changed(f"the rollout of {endpoint} is another's")
-            text = json.dumps(document, sort_keys=True) if document is not None else ""
-            return _annotated(found, {NOTE: text, NOTE_COUNT: str(int(generation) + 1)})
+        def write(seconds: float) -> Note | None:
+            nonlocal attempts
+            attempts += 1
+            place: dict[str, Any] = {"namespace": self._namespace, "body": body, "_request_timeout": seconds}
+            try:
+                if generation == "0":
+                    return _note(self._core.create_namespaced_config_map(**place))
+                return _note(self._core.replace_namespaced_config_map(name, **place))
+            except ApiException as error:
+                if error.status not in (404, 409):
+                    raise
+                return None
 
-        return _note(self._changed(endpoint, change))
+        written = self._calls("write the note of a rollout", write)
+        if written is None and attempts > 1:  # an attempt whose answer was lost may have written it
+            now = self._read_note(name)
+            written = now if now.generation != generation and now.document == document else None
+        if written is None:
+            raise Changed(f"the rollout of {endpoint} is another's")
+        return written
+
+    def _read_note(self, name: str) -> Note:
+        def read(seconds: float) -> Note:
+            try:
+                return _note(self._core.read_namespaced_config_map(name, self._namespace, _request_timeout=seconds))
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+                return Note(None, "0")
+
+        return self._calls("read the note of a rollout", read)
 
     def _predictor(self, endpoint: str, model: Candidate) -> dict[str, Any]:
         """Return the predictor of a version; where KServe sees the variable STORAGE_URI, it fetches the model."""
@@ -213,6 +253,7 @@ class KServe:
         least = int(options.get("min_replicas", 1))
         predictor: dict[str, Any] = {
             "labels": {VERSION: model.version},
+            "annotations": {DIGEST: model.digest},
             "minReplicas": least,
             "maxReplicas": int(options.get("max_replicas", least)),
             "containers": [container],
@@ -221,24 +262,18 @@ class KServe:
             predictor["serviceAccountName"] = str(options["service_account"])
         return predictor
 
-    def _with(self, found: Service | None, endpoint: str, version: str, made: Mapping[str, Any]) -> Service:
+    def _with(self, found: Service | None, endpoint: str, version: str, predictor: Mapping[str, Any]) -> Service:
         """Return the InferenceService with a version, as it is where it has it already."""
         if found is None:
-            annotations = {
-                "serving.kserve.io/deploymentMode": "Serverless",  # in which alone KServe splits traffic
-                VERSIONS: json.dumps({version: made}, sort_keys=True),
-                OPEN: "false",
-                COUNT: "0",
-                NOTE_COUNT: "0",
-            }
+            mode = {"serving.kserve.io/deploymentMode": "Serverless"}  # in which alone KServe splits traffic
             return {
                 "apiVersion": f"{GROUP}/{API}",
                 "kind": "InferenceService",
-                "metadata": {"name": endpoint, "namespace": self._namespace, "annotations": annotations},
-                "spec": {"predictor": dict(made["predictor"])},
+                "metadata": {"name": endpoint, "namespace": self._namespace, "annotations": mode},
+                "spec": {"predictor": {**predictor, SHARE: 0}},
             }
-        versions, traffic, latest = _versions(found), _traffic(found), _latest(found)
-        if version in versions and (version == latest or traffic.get(version)):
+        versions, traffic = _versions(found), _traffic(found)
+        if version in versions and (version == _latest(found) or traffic.get(version)):
             return found
         if len(traffic) > 1:
             raise UserError(
@@ -246,14 +281,7 @@ class KServe:
                 f"{endpoint} splits its traffic between {' and '.join(sorted(traffic))}, and KServe knows two versions",
                 "Finish that rollout, or give one of them all traffic",
             )  # fmt: skip
-        serving = next(iter(traffic), "")
-        kept = {name: each for name, each in versions.items() if name == serving}
-        predictor = dict(made["predictor"])
-        if serving:
-            predictor["canaryTrafficPercent"] = 0
-        return _annotated(
-            {**found, "spec": {"predictor": predictor}}, {VERSIONS: json.dumps({**kept, version: made}, sort_keys=True)}
-        )
+        return _made(found, predictor, versions.get(next(iter(traffic), "")), 0)
 
     def _routed(self, found: Service, traffic: Mapping[str, int]) -> Service:
         """Return the InferenceService with other traffic.
@@ -267,23 +295,20 @@ class KServe:
                 raise UserError(
                     self._component, "version", f"{name} has no version {version}", f"It has {', '.join(versions)}"
                 )
-        share, before = traffic.get(latest, 0), _traffic(found)
-        predictor = {key: value for key, value in found["spec"]["predictor"].items() if key != "canaryTrafficPercent"}
-        if share < 100 and before.get(latest) == 100:
-            # The other one is no revision any more that KServe would send anything to: it has to be made anew.
-            if share:
-                raise UserError(
-                    self._component, "traffic",
-                    f"{latest} of {name} has had all traffic, and KServe splits none with a version before it",
-                    "Give one version all traffic, or deploy the other again",
-                )  # fmt: skip
-            [version] = traffic
-            predictor = dict(versions[version]["predictor"])
-        elif share < 100:
-            predictor["canaryTrafficPercent"] = share
-        changes = int(found["metadata"]["annotations"].get(COUNT, "0").partition("-")[0]) + 1
-        count = f"{changes}-{uuid.uuid4().hex}"  # which tells it from the change that another makes at the same time
-        return _annotated({**found, "spec": {"predictor": predictor}}, {COUNT: count, OPEN: "true"})
+        share, predictor = traffic.get(latest, 0), found["spec"]["predictor"]
+        if share == 100:
+            return found if predictor.get(SHARE) == 100 else _shared(found, None)
+        if _traffic(found).get(latest) != 100:
+            return _shared(found, share)
+        # The other one is no revision any more that KServe would send anything to: it has to be made anew.
+        if share:
+            raise UserError(
+                self._component, "traffic",
+                f"{latest} of {name} has had all traffic, and KServe splits none with a version before it",
+                "Give one version all traffic, or deploy the other again",
+            )  # fmt: skip
+        [version] = traffic
+        return _made(found, versions[version], versions[latest], None)
 
     def _take_back(self, endpoint: str, version: str) -> None:
         """Let a version without traffic be gone: its revision is followed by one of the version that has it all."""
@@ -291,14 +316,10 @@ class KServe:
         def change(found: Service | None) -> Service | None:
             if found is None or version not in _versions(found) or _traffic(found).get(version):
                 return found
-            kept = {name: each for name, each in _versions(found).items() if name != version}
+            kept = [predictor for name, predictor in _versions(found).items() if name != version]
             if not kept:
                 return None
-            spec = found["spec"]
-            if _latest(found) == version:
-                [other] = kept
-                spec = {"predictor": dict(kept[other]["predictor"])}
-            return _annotated({**found, "spec": spec}, {VERSIONS: json.dumps(kept, sort_keys=True)})
+            return _made(found, kept[0], None, None) if _latest(found) == version else _shared(found, 100)
 
         if self._changed(endpoint, change) is None:
             self._delete(endpoint)
@@ -306,12 +327,14 @@ class KServe:
     def _changed(self, endpoint: str, change: Callable[[Service | None], Service | None]) -> Any:
         """Return the InferenceService after a change, which is begun anew where others were faster."""
         for _ in range(_TRIES):
-            found = self._get(endpoint)
+            found, attempts = self._get(endpoint), 0
             wanted = change(found)
             if wanted is None or wanted == found:
                 return wanted
 
             def write(seconds: float, wanted: Service = wanted, found: Service | None = found) -> Any:
+                nonlocal attempts
+                attempts += 1
                 try:
                     if found is None:
                         return self._custom.create_namespaced_custom_object(
@@ -328,9 +351,10 @@ class KServe:
             written = self._calls(f"change the InferenceService {endpoint}", write)
             if written is not None:
                 return written
-            again = self._get(endpoint)
-            if again is not None and _is(again, wanted):  # an attempt whose answer was lost
-                return again
+            if attempts > 1:  # an attempt whose answer was lost may have changed it
+                again = self._get(endpoint)
+                if again is not None and again["spec"] == wanted["spec"]:
+                    return again
         raise Changed(f"{endpoint} is changed by others all the time")
 
     def _get(self, endpoint: str) -> Service | None:
@@ -347,7 +371,7 @@ class KServe:
                 return None
 
         found = self._calls(f"ask for the InferenceService {endpoint}", get)
-        if found is not None and VERSIONS not in found["metadata"].get("annotations", {}):
+        if found is not None and not _latest(found):
             raise UserError(
                 self._component, "endpoint", f"the InferenceService {endpoint} was made by others", "Take another name"
             )
@@ -373,7 +397,7 @@ class KServe:
             found = self._get(endpoint)
             if found is None or version not in _versions(found):
                 raise UserError(self._component, "endpoint", f"{endpoint} was changed by others", "Deploy again")
-            why = _unready(found, version)
+            why = self._unready(found, version)
             if not why:
                 return found
             if time.monotonic() > end:
@@ -383,24 +407,43 @@ class KServe:
                 )  # fmt: skip
             time.sleep(POLL)
 
+    def _unready(self, found: Service, version: str) -> str:
+        """Return why a version cannot be asked yet; empty: it can."""
+        if _latest(found) != version:
+            return ""
+        # What is observed here is the generation of Knative's own resource. The revision that is ready may be one of
+        # another version for a while; its pods tell.
+        status = found.get("status", {})
+        revision = status.get("components", {}).get("predictor", {}).get("latestReadyRevision")
+        if revision and self._ready_pods(found["metadata"]["name"], version, revision):
+            return ""
+        conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
+        return "; ".join(str(each.get("message")) for each in conditions if each.get("message")) or "it is being made"
+
     def _pods(self, endpoint: str, version: str) -> list[str]:
         try:
-            found = self._calls(
-                f"list the pods of {version}",
-                lambda seconds: self._core.list_namespaced_pod(
-                    self._namespace, label_selector=f"{OWNER}={endpoint},{VERSION}={version}", _request_timeout=seconds
-                ),
-            )
+            ready = self._ready_pods(endpoint, version)
         except UserError as error:
             raise Unreachable(error.problem) from None
-        ready = [
+        if not ready:
+            raise Unreachable(f"{version} of {endpoint} has no pod that is ready")
+        return ready
+
+    def _ready_pods(self, endpoint: str, version: str, revision: str = "") -> list[str]:
+        """Return the names of the pods of a version, or of one revision of it, that are ready."""
+        labels = {OWNER: endpoint, VERSION: version, **({REVISION: revision} if revision else {})}
+        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        found = self._calls(
+            f"list the pods of {version}",
+            lambda seconds: self._core.list_namespaced_pod(
+                self._namespace, label_selector=selector, _request_timeout=seconds
+            ),
+        )
+        return sorted(
             pod.metadata.name
             for pod in found.items
             if any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or ())
-        ]
-        if not ready:
-            raise Unreachable(f"{version} of {endpoint} has no pod that is ready")
-        return sorted(ready)
+        )
 
     def _ask(self, pod: str, method: str, path: str, body: Any = None) -> str:
         """Return what a pod answers, asked through the Kubernetes API."""
@@ -420,67 +463,63 @@ class KServe:
             raise Unreachable(error.problem) from None
 
 
-def _versions(found: Service) -> dict[str, Any]:
-    return dict(json.loads(found["metadata"]["annotations"][VERSIONS]))
-
-
 def _latest(found: Service) -> str:
     return str(found["spec"]["predictor"].get("labels", {}).get(VERSION, ""))
 
 
+def _versions(found: Service) -> dict[str, dict[str, Any]]:
+    """Return the predictors of the versions, as each was made."""
+    predictor = found["spec"]["predictor"]
+    annotations = {name: text for name, text in predictor["annotations"].items() if name != BEFORE}
+    own = {name: each for name, each in predictor.items() if name != SHARE}
+    versions = {_latest(found): {**own, "annotations": annotations}}
+    if BEFORE in predictor["annotations"] and predictor.get(SHARE) != 100:
+        before = json.loads(predictor["annotations"][BEFORE])
+        versions[before["labels"][VERSION]] = before
+    return versions
+
+
 def _traffic(found: Service) -> dict[str, int]:
     """Return who gets how much, as the spec says it; before the first version was given any, nobody."""
-    if found["metadata"]["annotations"].get(OPEN) != "true":
-        return {}
-    latest, share = _latest(found), int(found["spec"]["predictor"].get("canaryTrafficPercent", 100))
-    before = next((name for name in _versions(found) if name != latest), "")
-    split = {latest: share, before: 100 - share} if before else {latest: 100}
+    share = int(found["spec"]["predictor"].get(SHARE, 100))
+    split = dict(zip(_versions(found), (share, 100 - share), strict=False))
     return {name: each for name, each in split.items() if each}
 
 
+def _made(found: Service, predictor: Mapping[str, Any], before: Mapping[str, Any] | None, share: int | None) -> Service:
+    """Return the InferenceService with another predictor, which knows the version before it, and that one's share."""
+    annotations = dict(predictor["annotations"])
+    if before is not None:
+        annotations[BEFORE] = json.dumps(before, sort_keys=True)
+    return _shared({**found, "spec": {"predictor": {**predictor, "annotations": annotations}}}, share)
+
+
+def _shared(found: Service, share: int | None) -> Service:
+    """Return the InferenceService with another share of its latest version; None: all, and the one before is known."""
+    predictor = {name: each for name, each in found["spec"]["predictor"].items() if name != SHARE}
+    if share is not None:
+        predictor[SHARE] = share
+    return {**found, "spec": {"predictor": predictor}}
+
+
 def _seen(found: Service) -> Endpoint:
-    versions = {name: Version(name, str(each["digest"])) for name, each in _versions(found).items()}
+    versions = {name: Version(name, each["annotations"][DIGEST]) for name, each in _versions(found).items()}
     url = str(found.get("status", {}).get("url") or "")
     return Endpoint(found["metadata"]["name"], url, versions, _traffic(found), "", _generation(found))
 
 
 def _generation(found: Service) -> str:
-    """Return what changes with the traffic alone: our own count, and what is there, whoever set it."""
-    text = json.dumps(sorted(_traffic(found).items()))
-    count = found["metadata"]["annotations"].get(COUNT, "0")
-    return f"{count}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    """Return what changes with the spec: with the traffic, and with a version that comes or goes."""
+    return str(found["metadata"]["generation"])
 
 
-def _note(found: Service) -> Note:
-    annotations = found["metadata"]["annotations"]
-    text = annotations.get(NOTE, "")
-    return Note(json.loads(text) if text else None, annotations.get(NOTE_COUNT, "0"))
+def _note_name(found: Service) -> str:
+    """Return the name of the note's ConfigMap, which none of another InferenceService of the name ever had."""
+    return f"{found['metadata']['name']}-{NOTE}-{found['metadata']['uid'][:8]}"
 
 
-def _annotated(found: Service, more: Mapping[str, str]) -> Service:
-    metadata = found["metadata"]
-    return {**found, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **more}}}
-
-
-def _is(found: Service, wanted: Service) -> bool:
-    """Return whether an InferenceService is the one that was to be written; the cluster adds to what it is given."""
-    return bool(wanted["metadata"]["annotations"].items() <= found["metadata"].get("annotations", {}).items())
-
-
-def _unready(found: Service, version: str) -> str:
-    """Return why a version cannot be asked yet; empty: it can."""
-    status, metadata = found.get("status", {}), found["metadata"]
-    if status.get("observedGeneration") != metadata.get("generation"):
-        return "KServe has not seen it yet"
-    if _latest(found) == version:
-        component = status.get("components", {}).get("predictor", {})
-        if component.get("latestReadyRevision") and (
-            component["latestReadyRevision"] == component.get("latestCreatedRevision")
-        ):
-            return ""
-        conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
-        return "; ".join(str(each.get("message")) for each in conditions if each.get("message")) or "it is being made"
-    return ""
+def _note(found: client.V1ConfigMap) -> Note:
+    return Note(json.loads(found.data[NOTE]), str(found.metadata.resource_version))
 
 
 def _summed(readings: Sequence[Reading]) -> Reading:

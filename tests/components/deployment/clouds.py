@@ -112,7 +112,7 @@ class Cloud:
         """Return all that the platform has: endpoints with their versions and traffic, models with theirs."""
         if self.platform == "kubeflow":
             versions = {
-                name: sorted(json.loads(each.resource["metadata"]["annotations"]["penstock.dev/versions"]))
+                name: sorted(kserve_backend._versions(each.resource))
                 for (_, name), each in self.stand_in.services.items()
             }
             return versions, self.shares()
