@@ -38,8 +38,9 @@ def connect(options: Mapping[str, Any], refuse: Callable[[str, str], UserError])
         else:
             context = str(options.get("context") or "") or None
             config.load_kube_config(context=context)
-            _, active = config.list_kube_config_contexts()
-            namespace = namespace or active["context"].get("namespace", "default")
+            contexts, active = config.list_kube_config_contexts()
+            chosen = next((each for each in contexts if each["name"] == context), active)
+            namespace = namespace or chosen["context"].get("namespace", "default")
     except config.ConfigException as error:
         raise refuse(f"no cluster is known ({error})", "Run in one, or set KUBECONFIG") from None
     settings = client.Configuration.get_default_copy()
