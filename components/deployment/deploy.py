@@ -207,6 +207,8 @@ def _tried(
         return str(error)
     if len(found) != len(expected):
         return f"it predicts {len(found)} rows for {len(expected)}"
+    if not all(isinstance(each, Mapping) for each in found):
+        return f"it answers {str(found)[:200]}, which names no outputs"
     for place, (wanted, got) in enumerate(zip(expected, found, strict=True)):
         for name, value in wanted.items():
             if not _alike(value, got.get(name), tolerance):

@@ -470,7 +470,7 @@ class _Answered(HttpResponseError):
 
     def __init__(self, answer: requests.Response) -> None:
         super().__init__(message=answer.text[:300])
-        self.status_code = answer.status_code
+        self.status_code, self.response = answer.status_code, answer  # whose headers say when to ask again
 
 
 def _traffic(found: Any) -> dict[str, int]:

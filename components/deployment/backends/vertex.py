@@ -41,6 +41,7 @@ OPTIONS = {
 READY = 3600.0  # seconds for a model to be deployed
 POLL = 10.0  # seconds between two looks at what is being made
 ANSWER = 60.0  # seconds for a prediction
+AGAIN = 5.0  # seconds in which one that failed is asked for again
 GENERATION = "penstock-traffic"  # label that counts our changes of traffic, and tells one of them from others
 ENDPOINT = "penstock-endpoint"  # label of models: whose they are
 MONITORING = "https://monitoring.googleapis.com"
@@ -204,9 +205,9 @@ class Vertex:
 
     def note(self, endpoint: str) -> Note:
         """Return what an object of the bucket says about a rollout; see Backend."""
-        blob = self._blob(endpoint)
 
         def read(seconds: float) -> Note:
+            blob = self._blob(endpoint)  # anew: one that was read would ask for the generation that it had then
             try:
                 content = blob.download_as_bytes(timeout=seconds, retry=None)
             except NotFound:
@@ -288,6 +289,28 @@ class Vertex:
             self._calls(what, attempt)
         return found
 
+    def _gone(self, what: str, delete: Callable[[float], Any]) -> None:
+        """Let something be gone, whoever deletes it.
+
+        Args:
+            delete: Begins to delete it, and returns the operation; None: it is not there, or stays.
+        """
+        end = time.monotonic() + self._ready
+
+        def attempt(seconds: float) -> None:
+            try:
+                operation = delete(seconds)
+                if operation is not None:
+                    operation.result(timeout=max(1.0, end - time.monotonic()))
+            except NotFound:
+                pass
+            except TimeoutError:
+                if time.monotonic() < end:
+                    raise
+                raise self._calls.refusal(f"cannot {what} within {self._ready:g} s", "Look at it there") from None
+
+        self._calls(what, attempt)
+
     def _register(self, endpoint: str, model: Candidate) -> None:
         name = self._model_name(endpoint, model.version)
         variables = {
@@ -297,7 +320,6 @@ class Vertex:
         }
         message: dict[str, Any] = {
             "display_name": f"{endpoint}-{model.version}",
-            "artifact_uri": model.uri if model.uri.startswith("gs://") else self._uploaded(model),
             "labels": {"penstock-digest": model.digest[:63], ENDPOINT: endpoint},
             "container_spec": {
                 "image_uri": str(self._options["image"]),
@@ -317,12 +339,12 @@ class Vertex:
 
             return self._calls(f"ask for the model {name}", get)
 
-        request = {"parent": self._parent, "model": message, "model_id": name.rpartition("/")[2]}
-        self._ensured(
-            f"register the model {name}",
-            there,
-            lambda seconds: self._models.upload_model(request=request, timeout=seconds),
-        )
+        def upload(seconds: float) -> Any:
+            message["artifact_uri"] = model.uri if model.uri.startswith("gs://") else self._uploaded(model)
+            request = {"parent": self._parent, "model": message, "model_id": name.rpartition("/")[2]}
+            return self._models.upload_model(request=request, timeout=seconds)
+
+        self._ensured(f"register the model {name}", there, upload)
 
     def _uploaded(self, model: Candidate) -> str:
         """Return the gs:// folder that a model folder of this machine was uploaded to; named by its content."""
@@ -378,42 +400,33 @@ class Vertex:
         """Undeploy a version that gets no traffic, and return whether it was there."""
         there = False
 
-        def undeploy(seconds: float) -> None:
+        def undeploy(seconds: float) -> Any:
             nonlocal there
             found = self._get(endpoint)
             own = next((each.id for each in found.deployed_models if each.display_name == version), "") if found else ""
             if not own or found.traffic_split.get(own):
-                return
+                return None
             there = True
-            try:
-                operation = self._endpoints.undeploy_model(
-                    endpoint=self._name(endpoint), deployed_model_id=own, timeout=seconds
-                )
-                operation.result(timeout=self._ready)
-            except NotFound:  # another has got through
-                pass
+            return self._endpoints.undeploy_model(endpoint=self._name(endpoint), deployed_model_id=own, timeout=seconds)
 
-        self._calls(f"undeploy {version} from {endpoint}", undeploy)
+        self._gone(f"undeploy {version} from {endpoint}", undeploy)
         return there
 
     def _remove_endpoint(self, endpoint: str) -> None:
         """Take all models off an endpoint, and it away, if it is there."""
 
-        def delete(seconds: float) -> None:
+        def delete(seconds: float) -> Any:
             found = self._get(endpoint)
-            while found is not None and found.traffic_split:
-                found = self._split(found, {}) or self._get(endpoint)
+            for _ in range(_TRIES):
+                if found is not None and found.traffic_split:
+                    found = self._split(found, {}) or self._get(endpoint)
             if found is None:
-                return
+                return None
             for each in found.deployed_models:
                 self._undeploy(endpoint, each.display_name)
-            try:
-                operation = self._endpoints.delete_endpoint(name=self._name(endpoint), timeout=seconds)
-                operation.result(timeout=self._ready)
-            except NotFound:
-                pass
+            return self._endpoints.delete_endpoint(name=self._name(endpoint), timeout=seconds)
 
-        self._calls(f"remove the endpoint {endpoint}", delete)
+        self._gone(f"remove the endpoint {endpoint}", delete)
 
     def _registered(self, endpoint: str) -> list[str]:
         """Return the resource names of the models that were registered for an endpoint."""
@@ -426,14 +439,7 @@ class Vertex:
         )
 
     def _unregister(self, name: str) -> None:
-        def delete(seconds: float) -> None:
-            try:
-                operation = self._models.delete_model(name=name, timeout=seconds)
-                operation.result(timeout=self._ready)
-            except NotFound:
-                pass
-
-        self._calls(f"remove the model {name}", delete)
+        self._gone(f"remove the model {name}", lambda seconds: self._models.delete_model(name=name, timeout=seconds))
 
     def _split(self, found: Any, split: Mapping[str, int]) -> Any:
         """Return the endpoint with a new split; None where another has changed it since it was read."""
@@ -468,15 +474,22 @@ class Vertex:
             client_class=utils.PredictionClientWithOverride, prediction_client=True
         )
         try:
-            answer = client.predict(endpoint=self._name(endpoint), instances=instances, timeout=ANSWER)
-        except Exception as error:
-            failure = self.failure(error)
-            if failure is None:
-                raise
-            raise Unreachable(f"it does not predict its example: {failure.reason}") from None
+            answer = self._calls(
+                "predict its example",
+                lambda seconds: client.predict(
+                    endpoint=self._name(endpoint), instances=instances, timeout=ANSWER, retry=None
+                ),
+                AGAIN,
+            )
+        except UserError as error:
+            raise Unreachable(error.problem) from None
         whole = _whole(model)
+
+        def restored(name: str, value: Any) -> Any:
+            return int(value) if name in whole and isinstance(value, float) and value.is_integer() else value
+
         return [
-            {name: int(value) if name in whole else value for name, value in dict(each).items()}
+            {name: restored(name, value) for name, value in each.items()} if isinstance(each, Mapping) else each
             for each in answer.predictions
         ]
 
