@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,14 @@ settings.register_profile("thorough", max_examples=1000)
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Feast keep its metrics in one folder: it makes one in each process, and leaves it where that is killed."""
+    if "PROMETHEUS_MULTIPROCESS_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="penstock-metrics-")
+        os.environ["PROMETHEUS_MULTIPROCESS_DIR"] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
