@@ -25,7 +25,25 @@ class _Failure(click.ClickException):
         click.echo(f"error: {self.message}", err=True)
 
 
-class _Group(click.Group):
+class _Command(click.Command):
+    def get_short_help_str(self, limit: int = 0) -> str:
+        return super().get_short_help_str(1000)  # the whole first sentence: a list has room below
+
+
+class _Group(_Command, click.Group):
+    command_class = _Command
+    group_class = type
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            if close := difflib.get_close_matches(args[0], self.list_commands(ctx), n=1):
+                error.message += f" Did you mean {close[0]}?"
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -317,7 +335,7 @@ def slim(path: Path, output: Path | None) -> None:
 
 
 @penstock.command()
-@click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", required=False, shell_complete=_names)
+@click.argument("what", metavar="[NAME|FILE.py:function|SPEC.yaml]", required=False, shell_complete=_names)
 @click.option("--to", type=click.Choice(["azureml"]), required=True, help="The platform.")
 @click.option(
     "--output",
@@ -378,7 +396,7 @@ def convert(
 
 
 @penstock.command()
-@click.argument("what", metavar="NAME|FILE.py:function|SPEC.yaml", required=False, shell_complete=_names)
+@click.argument("what", metavar="[NAME|FILE.py:function|SPEC.yaml]", required=False, shell_complete=_names)
 @click.option(
     "-p",
     "--parameter",
@@ -619,7 +637,7 @@ def gc(root: Path, keep: int | None, older_than: str | None, failed: bool, dry_r
 
 
 _target = click.option(
-    "--target", type=click.Choice(["kubeflow", "vertex", "azureml"]), required=True, help="The platform to send it to."
+    "--target", type=click.Choice(["kubeflow", "vertex", "azureml"]), required=True, help="The platform."
 )
 _PLACE: Sequence[Decorator] = [
     click.option("--project", metavar="P", help="Vertex AI: Google Cloud project.  [default: Google's own]"),
@@ -998,7 +1016,7 @@ def push_images(names: tuple[str, ...], registry: str, context: Path, base: str,
     building.push(building.Options(names, context, registry, base, as_json))
 
 
-class _Samples(click.Group):
+class _Samples(_Group):
     """A command for each sample that the installed packages offer."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -1015,7 +1033,9 @@ class _Samples(click.Group):
         except PenstockError as error:
             text = str(error)
 
-        @click.command(name, help=f"{text}\n\n\b\nExample: penstock sample {name} --rows 1000 --output data/{name}")
+        example = f"Example: penstock sample {name} --rows 1000 --output data/{name}"
+
+        @click.command(name, cls=_Command, help=f"{text}\n\n\b\n{example}")
         @click.option("--rows", type=click.IntRange(min=1), required=True, help="Rows to write.")
         @click.option(
             "--output",

@@ -68,7 +68,7 @@ def find_source(what: str) -> Source:
     if what.endswith((".yaml", ".yml", ".json")):
         path = Path(what)
         if not path.is_file():
-            raise PenstockError(f"{what}: there is no such file")
+            raise PenstockError(f"{what}: {'is a folder' if path.is_dir() else 'there is no such file'}")
         if path.stem == "job":
             _refuse_job(path)
         return Source(path.stem, "", None, path)

@@ -81,6 +81,25 @@ def test_slim_writes_the_spec_and_says_what_it_came_to(tmp_path: Path) -> None:
     assert call("slim", slim, "--output", tmp_path).exit_code == 2
 
 
+def test_a_misspelled_command_is_guessed() -> None:
+    for wrong, right in ((["rnu"], "run"), (["runs", "shwo"], "show")):
+        result = call(*wrong)
+        assert result.exit_code == 2
+        assert f"No such command '{wrong[-1]}'. Did you mean {right}?" in result.stderr
+
+
+def test_a_folder_that_is_named_like_a_spec_is_told_from_what_is_not_there(tmp_path: Path) -> None:
+    for what, problem in ((tmp_path / "a.yaml", "is a folder"), (tmp_path / "b.yaml", "there is no such file")):
+        (tmp_path / "a.yaml").mkdir(exist_ok=True)
+        assert f"{what}: {problem}" in call("run", what).stderr
+
+
+def test_lists_of_commands_cut_no_sentence_short() -> None:
+    for group in ([], ["runs"], ["schedules"], ["images"], ["sample"]):
+        shown = call(*group, "--help").output
+        assert "..." not in shown.partition("Commands:")[2]
+
+
 def test_help_imports_nothing_that_takes_time() -> None:
     heavy = ["kfp", "rich", "yaml", "google.protobuf", "penstock.components", "penstock.compile.launcher"]
     code = (
