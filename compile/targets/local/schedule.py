@@ -248,6 +248,7 @@ class Schedule:
         for loop in self._loops:
             loop.pending.clear()
         for node in waiting:
+            node.began = 0.0  # it was only about to
             self._finish(node, State.CANCELLED)
 
     def _settle(self) -> None:
