@@ -6,6 +6,7 @@ a mean is a sum and a count.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from penstock.components._shared.engine import identifier
 from penstock.components._shared.errors import UserError
 from penstock.components.features.problems import listed
 
+SUM_BITS = 92  # of a value in a sum of whole numbers of 128 bits, which has room for 2^34 rows then
 FORMS = "count, sum(x), mean(x), min(x), max(x) or ratio(x, y), which is the sum of x by that of y"
 
 
@@ -31,12 +33,28 @@ class Part:
     again: str
     column: str = ""
 
-    def of_rows(self) -> str:
-        """Return the SQL of it over the rows of an interval; the same rows in another order give the same bits."""
+    @property
+    def value(self) -> str:
+        """The SQL of what is made of a row."""
+        return f"CAST({identifier(self.column)} AS DOUBLE)"
+
+    def of_rows(self, most: float) -> str:
+        """Return the SQL of it over the rows of an interval; the same rows in another order give the same bits.
+
+        Floating-point sums depend on the order, and sorting would take the memory of all rows. So whole numbers of
+        128 bits are added up, of a grid 2^92 times as fine as the largest value: exact but for what is below that.
+
+        Args:
+            most: The largest absolute value of the column, of those that are finite.
+        """
         if not self.column:
             return "count(*)"
-        value = f"CAST({identifier(self.column)} AS DOUBLE)"
-        return f"sum({value} ORDER BY {value})" if self.function == "sum" else f"{self.function}({value})"
+        if self.function != "sum":
+            return f"{self.function}({self.value})"
+        places = max(-1000, min(SUM_BITS - math.frexp(most)[1], 1000))
+        whole = f"CASE WHEN isfinite({self.value}) THEN CAST({self.value} * {2.0**places!r} AS HUGEINT) END"
+        exact = f"CAST(sum({whole}) AS DOUBLE) * {2.0**-places!r}"
+        return f"coalesce(sum({self.value}) FILTER (NOT isfinite({self.value})), {exact})"
 
 
 @dataclass(frozen=True)

@@ -107,10 +107,13 @@ def compute(
         try:
             connection.execute(f"CREATE VIEW given AS SELECT * FROM read_parquet({literal(files)})")
             first, last = _span(connection, plan, start, end)
-            sql = _sql(plan, first, last, datetime.now(UTC))
+            sql = _sql(plan, _largest(connection, plan), first, last, datetime.now(UTC))
             reader = connection.execute(sql).to_arrow_reader(BATCH)
             counted = _Counted(reader)
             write_dataset(features, counted.schema, counted)
+        except duckdb.OutOfMemoryException as error:
+            remedy = "Give the step more memory, or compute fewer aggregates at a time"
+            raise UserError(COMPONENT, "aggregates", one_line(error), remedy) from None
         except duckdb.Error as error:
             remedy = "Aggregates are made of columns of numbers; make them so in the query of ingest"
             raise UserError(COMPONENT, "aggregates", one_line(error), remedy) from None
@@ -198,15 +201,25 @@ def _span(connection: duckdb.DuckDBPyConnection, plan: _Plan, start: str, end: s
     return from_, to
 
 
+def _largest(connection: duckdb.DuckDBPyConnection, plan: _Plan) -> dict[Part, float]:
+    """Return the largest finite absolute value of each part; 0 where there is none."""
+    asked = [
+        f"max(abs({part.value})) FILTER (isfinite({part.value}))" if part.function == "sum" else "0"
+        for part in plan.parts
+    ]
+    found = connection.execute(f"SELECT {', '.join(asked)} FROM given").fetchone() or ()
+    return {part: value or 0.0 for part, value in zip(plan.parts, found, strict=True)}
+
+
 def _interval(length: timedelta) -> str:
     return f"to_microseconds({length // timedelta(microseconds=1)})"
 
 
-def _sql(plan: _Plan, first: datetime, last: datetime, now: datetime) -> str:
+def _sql(plan: _Plan, largest: Mapping[Part, float], first: datetime, last: datetime, now: datetime) -> str:
     keys = ", ".join(map(identifier, plan.entities))
     parts, step = plan.parts, _interval(plan.step)
     moment = f"CAST({identifier(plan.timestamp)} AS TIMESTAMP)"
-    of_rows = ", ".join(f"{part.of_rows()} AS {column}" for part, column in parts.items())
+    of_rows = ", ".join(f"{part.of_rows(largest[part])} AS {column}" for part, column in parts.items())
     frames = ", ".join(
         f"{identifier('over_' + name)} AS (PARTITION BY {keys} ORDER BY step_at "
         f"RANGE BETWEEN {_interval(window - plan.step)} PRECEDING AND CURRENT ROW)"

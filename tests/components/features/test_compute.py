@@ -152,6 +152,33 @@ def test_the_same_rows_in_another_order_give_the_same_bits(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "fares",
+    [
+        [0.1] * 10,
+        [1e16, 1.0, -1e16, 3.25],
+        [1e300, 1e300, -1e300],
+        [5e-250, 2.5e-251],
+        [0.0, -0.0],
+        [math.inf, 1.0],
+        [math.nan, 1.0],
+        [math.inf, -math.inf],
+    ],
+    ids=repr,
+)
+def test_sums_are_exact_whatever_the_order(tmp_path, fares):
+    rows = [*(("a", at(0.5), fare, 0.0) for fare in fares), ("b", at(2), None, 0.0)]
+    found = computed(tmp_path, rows, start="2018-03-01T01:00")
+    expected = math.fsum(fares) if all(map(math.isfinite, fares)) else sum(fares)
+    assert found["a", at(1)]["fares_1h"] == pytest.approx(expected, rel=1e-15, abs=0, nan_ok=True)
+
+
+def test_a_large_value_elsewhere_leaves_small_ones_as_they_are(tmp_path):
+    rows = [("a", at(0.5), 1e-9 * n, 0.0) for n in range(100)] + [("b", at(2), 1e9, 0.0)]
+    found = computed(tmp_path, rows, start="2018-03-01T01:00")
+    assert found["a", at(1)]["fares_1h"] == pytest.approx(math.fsum(1e-9 * n for n in range(100)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ({"entities": []}, ["entities", "zone"]),
