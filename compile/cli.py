@@ -41,7 +41,7 @@ class _Group(_Command, click.Group):
             import difflib
 
             if close := difflib.get_close_matches(args[0], self.list_commands(ctx), n=1):
-                error.message += f" Did you mean {close[0]}?"
+                raise click.UsageError(f"{error.message} Did you mean {close[0]}?", ctx) from None
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
