@@ -9,8 +9,11 @@ import contextlib
 import difflib
 import io
 import json
+import logging
 import os
+import re
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +22,8 @@ from importlib.util import find_spec
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from penstock.components._shared.errors import UserError
+from penstock.components._shared import places
+from penstock.components._shared.errors import UserError, on_behalf_of
 
 T = TypeVar("T")
 
@@ -28,6 +32,11 @@ ENGINES = (LOCAL, BEAM)
 DIRECT: Mapping[str, Any] = {"runner": "DirectRunner"}
 EXIT_TERMINATED = 143
 _HOURS = 24  # that a pipeline may take before it is cancelled
+_ANSWER = 30.0  # seconds for a job server to answer at all
+_SUBMISSION = 900.0  # seconds for it to have taken a pipeline
+_CANCELLING = 8.0  # seconds for it to have been told that a pipeline is to end
+# Options of Beam's own access to storage, secrets among them. Steps and workers reach storage another way; see places.
+_STORAGE = ("s3_", "azure_", "blob_service_", "hdfs_")
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,17 @@ class Runner:
     here: bool = False
 
 
+# Where workers come from: without it they would be Beam's own containers, which have no Penstock.
+_WORKERS = ("environment_config", "environment_options")
+_TEMP = ("temp_location",)
+
 RUNNERS: Mapping[str, Runner] = {
     "DirectRunner": Runner(here=True),
-    "DataflowRunner": Runner((("project",), ("region",), ("temp_location",))),
-    # Without one of these Beam starts a server in Java here, which no image has.
-    "FlinkRunner": Runner((("job_endpoint", "flink_submit_uber_jar"), ("temp_location",))),
-    "SparkRunner": Runner((("job_endpoint", "spark_submit_uber_jar"), ("temp_location",))),
+    "DataflowRunner": Runner((("project",), ("region",), _TEMP, ("sdk_container_image",))),
+    # Without one of the first Beam starts a server in Java here, which no image has.
+    "FlinkRunner": Runner((("job_endpoint", "flink_submit_uber_jar"), _WORKERS, _TEMP)),
+    "SparkRunner": Runner((("job_endpoint", "spark_submit_uber_jar"), _WORKERS, _TEMP)),
+    "PortableRunner": Runner((("job_endpoint",), _WORKERS, _TEMP)),
 }
 
 
@@ -118,7 +132,21 @@ def _runner(component: str, options: Mapping[str, Any] | None) -> str:
             raise UserError(
                 component, "beam_options", f"{runner} needs {' or '.join(group)}", "Give it beside the runner"
             )
+    for name in options:
+        if name.startswith(_STORAGE):
+            problem = f"{name} is of Beam's own access to storage, which is not used, and options are kept with the run"
+            remedy = "Let step and workers find credentials and endpoints in their environment, or in their identity"
+            raise UserError(component, "beam_options", problem, remedy)
+    if not RUNNERS[runner].here:
+        _check_temp_location(component, str(options["temp_location"]))
     return str(runner)
+
+
+def _check_temp_location(component: str, place: str) -> None:
+    if not (place.partition("://")[0] in places.stores() if places.is_remote(place) else os.path.isabs(place)):
+        problem = f"temp_location {place!r} is no place that step and workers share"
+        remedy = f"Give a URI of {', '.join(places.stores())}, or the path of a folder that all of them have mounted"
+        raise UserError(component, "beam_options", problem, remedy)
 
 
 def run(engine: Engine, build: Callable[[Any], None]) -> None:
@@ -129,40 +157,200 @@ def run(engine: Engine, build: Callable[[Any], None]) -> None:
         build: Puts transforms on the apache_beam.Pipeline that it is given.
 
     Raises:
-        UserError: Beam does not know an option, or the pipeline fails.
+        UserError: Beam does not know an option, no job server answers, or the pipeline fails.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import apache_beam as beam
 
     with _raised() as asked_to_end:
-        pipeline = beam.Pipeline(runner=_as_beam_knows_it(engine), options=_options(engine))
-        build(pipeline)
-        running = None
+        options = _options(engine)
+        if not engine.here:
+            _await_job_server(engine)
         try:
-            running = pipeline.run()
-            state = running.wait_until_finish(duration=None if engine.here else _HOURS * 3600 * 1000)
-        except BaseException:
-            if not asked_to_end.is_set():
-                raise
-            if running is not None:
-                running.cancel()
-            raise SystemExit(EXIT_TERMINATED) from None  # Beam makes an error of the one that was raised in a worker
-        if state != "DONE":
-            running.cancel()
-            raise UserError(
-                engine.component,
-                "beam_options",
-                f"the pipeline on {engine.runner} ended as {state or f'unfinished after {_HOURS} hours'}",
-                "Look at the runner's own log of the job",
-            )
+            pipeline = beam.Pipeline(runner=_as_beam_knows_it(engine), options=options)
+        except ValueError as error:  # options that do not go together
+            raise UserError(engine.component, "beam_options", _last_line(error), "Change them") from None
+        build(pipeline)
+        if engine.here:
+            _run_here(engine, pipeline, asked_to_end)
+        else:
+            _run_there(engine, pipeline, asked_to_end)
 
 
-def spread(engine: Engine, items: Sequence[T], work: Callable[[T], Any], folder: str | os.PathLike[str]) -> list[Any]:
+def _run_here(engine: Engine, pipeline: Any, asked_to_end: threading.Event) -> None:
+    try:
+        state = pipeline.run().wait_until_finish()
+    except BaseException:
+        if not asked_to_end.is_set():
+            raise
+        raise SystemExit(EXIT_TERMINATED) from None  # Beam makes an error of the one that was raised in a worker
+    if state != "DONE":
+        raise _unfinished(engine, f"ended as {state}")
+
+
+def _run_there(engine: Engine, pipeline: Any, asked_to_end: threading.Event) -> None:
+    """Run a pipeline on a runner that has processes of its own, none of whose calls is waited for without an end."""
+    submission = _Background(pipeline.run)
+    try:
+        with _one_line_each():
+            running = submission.result(_SUBMISSION)
+            state = running.wait_until_finish(duration=_HOURS * 3600 * 1000)
+    except BaseException as error:
+        if asked_to_end.is_set():
+            _cancel(engine, submission)
+            raise SystemExit(EXIT_TERMINATED) from None
+        if isinstance(error, TimeoutError):
+            raise _unfinished(engine, f"was not taken in {_SUBMISSION:.0f} s") from None
+        if isinstance(error, Exception):
+            raise _failed(engine, error) from error
+        _cancel(engine, submission)
+        raise
+    if state != "DONE":
+        _cancel(engine, submission)
+        ended = state in ("FAILED", "CANCELLED", "DRAINED", "UPDATED")
+        raise _unfinished(engine, f"ended as {state}" if ended else f"is unfinished after {_HOURS} hours")
+
+
+def _cancel(engine: Engine, submission: _Background) -> None:
+    """Tell a runner to end a pipeline, within seconds, also where it has only just been submitted."""
+    try:
+        _Background(lambda: submission.result(_CANCELLING).cancel()).result(_CANCELLING)
+    except Exception as error:
+        why = "it does not answer" if isinstance(error, TimeoutError) else _last_line(error)
+        print(f"warning: {engine.component}: the pipeline on {engine.runner} may go on: {why}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _one_line_each() -> Iterator[None]:
+    """Shorten what Beam logs of the messages of a runner, which has tracebacks in full in its own log."""
+
+    def shorten(record: logging.LogRecord) -> bool:
+        record.msg, record.args = _last_line_of(record.getMessage()), ()
+        return True
+
+    root = logging.getLogger()  # Beam logs them there, and a filter of it sees nothing else
+    root.addFilter(shorten)
+    try:
+        yield
+    finally:
+        root.removeFilter(shorten)
+
+
+class _Background:
+    """What a function returns or raises, in a thread that nobody waits for longer than he wants to."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._outcome: list[Any] = []
+        self._failure: list[BaseException] = []
+        self._done = threading.Event()  # Thread.join forgets a thread that is still running when a signal comes
+        threading.Thread(target=self._run, args=(work,), daemon=True).start()
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        try:
+            self._outcome.append(work())
+        except BaseException as error:
+            self._failure.append(error)
+        self._done.set()
+
+    def result(self, seconds: float) -> Any:
+        """Return or raise it.
+
+        Raises:
+            TimeoutError: It is not there yet.
+        """
+        if not self._done.wait(seconds):
+            raise TimeoutError
+        if self._failure:
+            raise self._failure[0]
+        return self._outcome[0]
+
+
+def _unfinished(engine: Engine, what: str) -> UserError:
+    problem = f"the pipeline on {engine.runner} {what}"
+    return UserError(engine.component, "beam_options", problem, "Look at the runner's own log of the job")
+
+
+def _failed(engine: Engine, error: Exception) -> UserError:
+    said = _last_line(error)
+    remedy = "Look at the runner's own log of the job"
+    if re.search("No module named|the workers have", said):
+        remedy = "Give workers this step's own image, by environment_type and environment_config or sdk_container_image"
+    return UserError(engine.component, "beam_options", f"the pipeline on {engine.runner} failed: {said}", remedy)
+
+
+# How Python and Java begin the line that says what is wrong, among those that say where.
+_SAYS = re.compile(r"(?:Caused by: )?(?:[\w.$]+\.)?\w*(?:Error|Exception|Interrupt|Exit)\b: ")
+
+
+def _last_line(error: BaseException) -> str:
+    """Return what an error says, of which runners tell with the traceback of a worker, in one line."""
+    if callable(details := getattr(error, "details", None)):  # of gRPC
+        return f"{getattr(error, 'code', str)()}: {details()}".removeprefix("StatusCode.")
+    return _last_line_of(str(error)) or type(error).__name__
+
+
+def _last_line_of(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    found = [line for line in lines if _SAYS.match(line)] or lines or [""]
+    said = re.sub(r" \[while running '[^']*'\]", "", found[-1])
+    if "of RPC that terminated with" in said and (details := re.findall(r'^\s*details = "(.*)"', text, re.MULTILINE)):
+        said = details[-1]
+    return said.replace(f"{UserError.__module__}.{UserError.__name__}: ", "")[:500]
+
+
+def _await_job_server(engine: Engine) -> None:
+    endpoint = engine.options.get("job_endpoint")
+    if not endpoint:
+        return
+    import grpc
+
+    with grpc.insecure_channel(str(endpoint)) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_ANSWER)
+        except grpc.FutureTimeoutError:
+            problem = f"no job server answers at job_endpoint {endpoint} within {_ANSWER:.0f} s"
+            remedy = "Start it, or give host:port as this step reaches it"
+            raise UserError(engine.component, "beam_options", problem, remedy) from None
+
+
+def items(pipeline: Any, given: Iterable[Any]) -> Any:
+    """Put items at the beginning of a pipeline, spread over its workers, once these are known to have our versions."""
+    import apache_beam
+
+    from penstock.components._shared.beam_workers import Items
+
+    found = pipeline | "start" >> apache_beam.Impulse() | "items" >> apache_beam.ParDo(Items(given))
+    return found | "spread" >> apache_beam.Reshuffle()
+
+
+def tell_all(lines: Any, target: str) -> None:
+    """Have a pipeline write lines, few of them, to a file; see told."""
+    import apache_beam
+
+    from penstock.components._shared.beam_workers import write_lines
+
+    _ = lines | "together" >> apache_beam.combiners.ToList() | "tell" >> apache_beam.Map(write_lines, target)
+
+
+def told(engine: Engine, target: str) -> bytes:
+    """Return what a pipeline wrote to a file of scratch(), and remove it.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    folder, _, name = target.rpartition("/")
+    with on_behalf_of(engine.component):
+        found = places.read(target)
+        places.remove(folder, [name])
+    return found
+
+
+def spread(engine: Engine, given: Sequence[T], work: Callable[[T], Any], folder: str | os.PathLike[str]) -> list[Any]:
     """Return what is made of each item by itself, in the order of the items, wherever and whenever it was made.
 
     Args:
         engine: From `chosen`.
-        items: What workers are sent.
+        given: What workers are sent.
         work: Returns JSON values, few of them. It may be called again for an item, also while another call lasts.
         folder: Of this machine, for files in passing; see scratch().
 
@@ -174,21 +362,11 @@ def spread(engine: Engine, items: Sequence[T], work: Callable[[T], Any], folder:
     def build(pipeline: Any) -> None:
         import apache_beam
 
-        (
-            pipeline
-            | "items" >> apache_beam.Create(list(enumerate(items)))
-            | "spread" >> apache_beam.Reshuffle()
-            | "work" >> apache_beam.Map(tell, work)
-            | "tell" >> apache_beam.io.WriteToText(target, shard_name_template="")
-        )
+        tell_all(items(pipeline, enumerate(given)) | "work" >> apache_beam.Map(tell, work), target)
 
     run(engine, build)
-    from apache_beam.io.filesystems import FileSystems
-
-    with FileSystems.open(target) as file:
-        lines = file.read().splitlines()
-    FileSystems.delete([target])
-    return made(lines)
+    with on_behalf_of(engine.component):
+        return made(told(engine, target).splitlines())
 
 
 def made(lines: Iterable[str | bytes]) -> list[Any]:
@@ -239,7 +417,20 @@ def _options(engine: Engine) -> Any:
     except SystemExit:
         why = said.getvalue().strip().rpartition("error: ")[2]
         raise UserError(engine.component, "beam_options", why, "Give what Beam expects there") from None
+    if not engine.here:
+        _prepare(options)
     return options
+
+
+def _prepare(options: Any) -> None:
+    """Set what follows from where this runs."""
+    from apache_beam.options.pipeline_options import DebugOptions, PortableOptions
+
+    # It would ask pip, which no image has; items() compares what matters.
+    options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
+    # Beam stops following a pipeline, too, after so long at some job servers; _run_there has deadlines of its own.
+    portable = options.view_as(PortableOptions)
+    portable.job_server_timeout = max(portable.job_server_timeout, _HOURS * 3600)
 
 
 @contextlib.contextmanager
@@ -285,11 +476,15 @@ def place(engine: Engine, argument: str, path: str, uri: str = "") -> str:
     """
     if engine.here:
         return path
-    if "://" not in uri:
+    if not places.is_remote(uri):
         raise UserError(
             engine.component,
             argument,
             f"{uri or path} is on this machine, where {engine.runner} cannot read it",
             "Run with a pipeline root in a bucket, or with the DirectRunner",
         )
+    if uri.partition("://")[0] not in places.stores():
+        problem = f"{uri} is in no store that workers of {engine.runner} reach"
+        remedy = f"Run with a pipeline root of {', '.join(places.stores())}, or with the DirectRunner"
+        raise UserError(engine.component, argument, problem, remedy)
     return uri

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 
+from penstock.components._shared import places
 from penstock.components._shared.dataset import KIND, DatasetWriter, facts
+from penstock.components._shared.errors import UserError
 from penstock.components._shared.rowhash import RowDigest
 from penstock.components._shared.sealed import entry, new_folder, seal
 
@@ -55,7 +55,8 @@ def gathering(path: str | os.PathLike[str], place: str = "") -> Iterator[Gatheri
         try:
             yield gathered
         except BaseException:
-            _keep(gathered, ())
+            with suppress(UserError):  # the error that is told is the first
+                _keep(gathered, ())
             raise
 
 
@@ -69,27 +70,30 @@ def deliver(writer: DatasetWriter, place: str, number: int) -> Told:
     part, name, file = writer.close(), f"part-{number:05d}.parquet", None
     if writer.digest.rows:
         file = entry(part, name)
-        _put(part, f"{place}/{name}")
+        places.put(part, f"{place}/{name}")
     part.unlink()
     schema = base64.b64encode(writer.schema.serialize()).decode()
     return {"digest": vars(writer.digest), "schema": schema, "file": file}
 
 
-def publish(gathered: Gathering, told: Sequence[Told], schema: pa.Schema | None = None) -> tuple[RowDigest, pa.Schema]:
+def publish(
+    gathered: Gathering, told: Sequence[Told], schema: pa.Schema | None = None, besides: Mapping[str, Any] | None = None
+) -> tuple[RowDigest, pa.Schema]:
     """Write the manifest of a dataset of parts, and return what its rows come to, and its schema.
 
     Args:
         told: What deliver() returned of each part, in the order of the rows.
         schema: None: that of the parts, of which there is one at least.
+        besides: Facts for the manifest beside those of every dataset.
     """
     digest = total(told)
     schema = schema or pa.ipc.read_schema(pa.py_buffer(base64.b64decode(told[0]["schema"])))
     files = [each["file"] for each in told if each["file"]]
     _keep(gathered, {file["path"] for file in files})
-    if files:
-        seal(gathered.folder, KIND, facts(digest, schema), files)
-    else:
-        DatasetWriter(gathered.folder, schema).finish()
+    if not files:  # a part without rows, which tells readers the columns
+        part = DatasetWriter(gathered.folder, schema).close()
+        files = [entry(part, part.name)]
+    seal(gathered.folder, KIND, facts(digest, schema) | dict(besides or {}), files)
     return digest, schema
 
 
@@ -98,49 +102,10 @@ def total(told: Sequence[Told]) -> RowDigest:
     return sum((RowDigest(**each["digest"]) for each in told), RowDigest())
 
 
-def opened(place: str) -> IO[bytes]:
-    """Open a file at a path or URI."""
-    if "://" not in place:
-        return open(place, "rb")
-    from apache_beam.io.filesystems import FileSystems
-
-    return FileSystems.open(place)
-
-
-def fetch(place: str, folder: Path) -> None:
-    """Copy a folder at a URI, with all in it, into a folder of this machine."""
-    from apache_beam.io.filesystems import FileSystems
-
-    (found,) = FileSystems.match([f"{place}/**"])
-    for each in found.metadata_list:
-        target = folder / each.path.removeprefix(f"{place}/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileSystems.open(each.path) as source, target.open("wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
-
-
-def _put(part: Path, target: str) -> None:
-    """Copy a file to a path or URI, where it is seen whole or not at all."""
-    if "://" in target:  # an object that is not closed is not there
-        from apache_beam.io.filesystems import FileSystems
-
-        with part.open("rb") as source, FileSystems.create(target) as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
-        return
-    unfinished = f"{target}.{uuid.uuid4().hex}"
-    shutil.copyfile(part, unfinished)
-    os.replace(unfinished, target)
-
-
 def _keep(gathered: Gathering, names: Collection[str]) -> None:
     """Remove what lies in the folder under other names."""
     for path in gathered.folder.iterdir():
         if path.name not in names:
             path.unlink()
-    if "://" in gathered.place:
-        from apache_beam.io.filesystems import FileSystems
-
-        (found,) = FileSystems.match([f"{gathered.place}/*"])
-        strange = [each.path for each in found.metadata_list if each.path.rpartition("/")[2] not in names]
-        if strange:
-            FileSystems.delete(strange)
+    if places.is_remote(gathered.place):
+        places.remove(gathered.place, (name for name in places.names(gathered.place) if name not in names))

@@ -39,11 +39,12 @@ class Store:
     extra: str
     options: dict[str, Any]
     globs: bool = True
+    writes: bool = True
 
 
 STORES = {
-    "https": Store("tabular", _HTTP, globs=False),
-    "http": Store("tabular", _HTTP, globs=False),
+    "https": Store("tabular", _HTTP, globs=False, writes=False),
+    "http": Store("tabular", _HTTP, globs=False, writes=False),
     "gs": Store("gcs", {"timeout": DEADLINE, "requests_timeout": DEADLINE}),
     "s3": Store("s3", _S3),
     "abfss": Store("azure-storage", _AZURE),
@@ -82,7 +83,7 @@ class Remote:
             if self.size is not None and received != self.size:
                 raise ConnectionError(f"{received} of {self.size} bytes arrived")
 
-        _attempted(fetched, self.name, self.refuse)
+        attempted(fetched, self.name, self.refuse)
 
 
 def find(uri: str, refuse: Refusal) -> list[Remote]:
@@ -120,7 +121,7 @@ def find(uri: str, refuse: Refusal) -> list[Remote]:
             entries = {path: files.info(path)}
         return [(name, entry.get("size")) for name, entry in sorted(entries.items()) if entry["type"] == "file"]
 
-    entries = _attempted(lambda: _watched(found), shown, refuse)
+    entries = attempted(lambda: _watched(found), shown, refuse)
     if not entries:
         raise refuse(f"no file matches {shown}", "Check bucket and path")
     if not store.globs:  # a size there may be that of the compressed transfer, and the library checks it
@@ -128,15 +129,22 @@ def find(uri: str, refuse: Refusal) -> list[Remote]:
     return [Remote(files.unstrip_protocol(name), name, size, files, refuse) for name, size in entries]
 
 
-def _attempted(work: Callable[[], T], name: str, refuse: Refusal) -> T:
-    """Do the work, once more after what may have been a passing fault."""
+def attempted(work: Callable[[], T], name: str, refuse: Refusal, done: str = "read") -> T:
+    """Do the work, once more after what may have been a passing fault.
+
+    Args:
+        done: What is to be done with what has the name, for the error.
+
+    Raises:
+        UserError: It cannot be done.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return work()
         except Exception as error:
             cause = _cause(error)
             if attempt == ATTEMPTS or _is_final(cause):
-                raise _unreachable(name, cause, refuse) from None
+                raise _unreachable(name, cause, refuse, done) from None
         time.sleep(PAUSE * 3 ** (attempt - 1))
     raise AssertionError
 
@@ -188,14 +196,14 @@ def _is_final(error: Exception) -> bool:
     )
 
 
-def _unreachable(shown: str, error: Exception, refuse: Refusal) -> UserError:
+def _unreachable(shown: str, error: Exception, refuse: Refusal, done: str = "read") -> UserError:
     if isinstance(error, FileNotFoundError):
         return refuse(f"there is no {shown}", "Check the URI")
     reason = re.sub(r"\?[^\s'\",)]*", "?…", " ".join(str(error).split()))[:300]
     if not isinstance(error, OSError | TimeoutError) or not reason:
         reason = f"{type(error).__name__} {reason}".strip()
     remedy = "Check the URI, the network and this machine's credentials for it"
-    return refuse(f"{shown} cannot be read: {reason}", remedy)
+    return refuse(f"{shown} cannot be {done}: {reason}", remedy)
 
 
 def _shown(uri: str) -> str:

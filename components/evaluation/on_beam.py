@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,9 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from penstock.components._shared import beam
+from penstock.components._shared import beam, places
 from penstock.components._shared.dataset import Dataset, frame_of
-from penstock.components._shared.errors import UserError
+from penstock.components._shared.errors import UserError, on_behalf_of
 from penstock.components._shared.labels import labels_of
 from penstock.components._shared.metrics.binary import ONE_CLASS, THRESHOLD, log_loss_of
 from penstock.components._shared.metrics.calibration import BINS
@@ -33,7 +34,6 @@ from penstock.components._shared.metrics.metric import Undefined, ratio
 from penstock.components._shared.metrics.regression import CONSTANT
 from penstock.components._shared.metrics.tasks import TASKS, Measured
 from penstock.components._shared.model import TabularModel, load_model
-from penstock.components._shared.parts import fetch
 from penstock.components._shared.sealed import MANIFEST
 from penstock.components._shared.slices import Rule, text_of
 from penstock.components.evaluation.curves import HISTOGRAM, POINTS, by_class_of, confusion_of
@@ -188,9 +188,11 @@ def measure_on_beam(
         for group in range(pq.read_metadata(file).num_row_groups)
     ]
     _try(model, dataset)
-    with tempfile.TemporaryDirectory(prefix="penstock-evaluate-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-evaluate-") as scratch,
+        _staged(engine, Path(folder), beam.scratch(engine, scratch)) as staged,
+    ):
         told = beam.scratch(engine, scratch)
-        staged = str(folder) if engine.here else _stage(Path(folder), beam.scratch(engine, scratch))
         asked = Asked(staged, model.task, model.target, classes, centre, names)
 
         def build(pipeline: Any) -> None:
@@ -201,9 +203,7 @@ def measure_on_beam(
 
             config = _config(model.task, len(classes), list(names))
             found = (
-                pipeline
-                | "row groups" >> apache_beam.Create(row_groups)
-                | "spread" >> apache_beam.Reshuffle()
+                beam.items(pipeline, row_groups)
                 | "predict" >> apache_beam.FlatMap(_extracts, asked)
                 | "evaluate"
                 >> model_eval_lib.ExtractAndEvaluate(
@@ -215,14 +215,10 @@ def measure_on_beam(
             lines = [
                 found[key] | f"tell {key}" >> apache_beam.Map(_line) for key in ("metrics", "plots") if key in found
             ]
-            (
-                lines
-                | "all" >> apache_beam.Flatten()
-                | "write" >> apache_beam.io.WriteToText(told, shard_name_template="")
-            )
+            beam.tell_all(lines | "all" >> apache_beam.Flatten(), told)
 
         beam.run(engine, build)
-        found = _read(told, asked)
+        found = _read(beam.told(engine, told), asked)
     lost = dataset.rows - round(found[None].rows if None in found else 0)
     if lost:
         problem = f"it predicts NaN or infinity for {lost:,} of {dataset.rows:,} rows"
@@ -244,35 +240,40 @@ def _try(model: TabularModel, dataset: Dataset) -> None:
                 return
 
 
-def _stage(folder: Path, target: str) -> str:
-    """Copy a model folder to where workers on other machines find it."""
-    from apache_beam.io.filesystems import FileSystems
-
+@contextmanager
+def _staged(engine: beam.Engine, folder: Path, target: str) -> Iterator[str]:
+    """Yield where workers find a model folder: a copy at `target` where they are on other machines."""
+    if engine.here:
+        yield str(folder)
+        return
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    for file in [*(entry["path"] for entry in manifest["files"]), MANIFEST]:
-        with FileSystems.create(f"{target}/{file}") as copy:
-            copy.write((folder / file).read_bytes())
-    return target
+    try:
+        with on_behalf_of(COMPONENT):
+            for file in [*(entry["path"] for entry in manifest["files"]), MANIFEST]:
+                places.put(folder / file, f"{target}/{file}")
+        yield target
+    finally:
+        with suppress(UserError):
+            places.clear(target)
 
 
 @lru_cache(maxsize=1)
 def _model(place: str) -> TabularModel:
-    if "://" not in place:
+    if not places.is_remote(place):
         return load_model(place, COMPONENT, "model")
     with tempfile.TemporaryDirectory(prefix="penstock-evaluate-") as folder:
-        fetch(place, Path(folder))
+        places.fetch(place, Path(folder))
         return load_model(folder, COMPONENT, "model")
 
 
 def _extracts(row_group: tuple[str, int], asked: Asked) -> Iterator[dict[str, Any]]:
     """Yield rows as TFMA takes them: what each model says, what it should say, and which slices they are in."""
-    from apache_beam.io.filesystems import FileSystems
     from tensorflow_model_analysis import constants
 
     model = _model(asked.model)
     columns = [*model.features, asked.target, *(each.column for each in asked.memberships.values())]
     path, group = row_group
-    with FileSystems.open(path) as file:
+    with places.opened(path) as file:
         table = pq.ParquetFile(file).read_row_group(group, columns=list(dict.fromkeys(columns)))
     for batch in table.to_batches(BATCH):
         labels, predicted, codes = _predicted(model, batch, asked)
@@ -372,14 +373,9 @@ def _plain(value: Any) -> Any:
     return float(np.asarray(value).reshape(-1)[0])
 
 
-def _read(told: str, asked: Asked) -> dict[Place, Sums]:
-    from apache_beam.io.filesystems import FileSystems
-
-    with FileSystems.open(told) as file:
-        lines = file.read().decode().splitlines()
-    FileSystems.delete([told])
+def _read(told: bytes, asked: Asked) -> dict[Place, Sums]:
     found: dict[Place, Sums] = {}
-    for line in lines:
+    for line in told.splitlines():
         slice_key, entries = json.loads(line)
         place: Place = None
         if slice_key:

@@ -17,6 +17,7 @@ import duckdb
 
 from penstock.components._shared import beam
 from penstock.components._shared.engine import connect
+from penstock.components._shared.errors import on_behalf_of
 from penstock.components._shared.parts import gathering
 from penstock.components._shared.sealed import new_folder
 from penstock.components.ingestion import csv_files, jsonl_files, parquet_files
@@ -95,6 +96,7 @@ def ingest(
             beam.place(on_beam, port, os.path.abspath(path), uri)
             for port, path, uri in zip(PORTS, paths, uris, strict=True)
         ]
+        stack.enter_context(on_behalf_of("ingest"))
         gathered = [stack.enter_context(gathering(*both)) for both in zip(paths, places, strict=True)]
         found = find(source, format, encoding, scratch)
         if not on_beam.here and isinstance(found[0].where, Path):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from penstock.components._shared import beam
 from penstock.components._shared.dataset import Dataset, open_dataset, require_columns
-from penstock.components._shared.errors import UserError
+from penstock.components._shared.errors import UserError, on_behalf_of
 from penstock.components._shared.model import TabularModel, load_model
 from penstock.components._shared.parts import gathering
 from penstock.components._shared.sealed import new_folder
@@ -96,6 +96,7 @@ def predict(
         ]
         with ExitStack() as stack:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-predict-"))
+            stack.enter_context(on_behalf_of(COMPONENT))
             gathered = [
                 stack.enter_context(gathering(*both)) for both in zip((predictions, rejects), places[2:], strict=True)
             ]

@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from penstock.components._shared import places
 from penstock.components._shared.dataset import Dataset
 from penstock.components._shared.model import TabularModel, load_model
-from penstock.components._shared.parts import Gathering, Spread, deliver, fetch, opened, publish
+from penstock.components._shared.parts import Gathering, Spread, deliver, publish
 from penstock.components.prediction import scoring
 from penstock.components.prediction.backends.local import score
 from penstock.components.prediction.scoring import COMPONENT, BadRows, Scoring, TooMany
@@ -31,7 +32,7 @@ class _Task:
         model: Path or URI of its folder.
         read: Columns to read.
         schema: Of the predictions.
-        places: Where the parts of predictions and rejects go.
+        targets: Where the parts of predictions and rejects go.
     """
 
     run: str
@@ -40,7 +41,7 @@ class _Task:
     keep: Sequence[str]
     schema: pa.Schema
     most_bad: int
-    places: tuple[str, ...]
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def by_units(
     Raises:
         UserError: The model cannot read a column, or too many rows.
     """
-    places = tuple(to.place for to in gathered)
-    task = _Task(uuid.uuid4().hex, model, wanted.read, wanted.keep, schema, wanted.max_bad_rows, places)
+    targets = tuple(to.place for to in gathered)
+    task = _Task(uuid.uuid4().hex, model, wanted.read, wanted.keep, schema, wanted.max_bad_rows, targets)
     told = spread(list(_groups(wanted.rows, dataset, task)), _predicted)
     counted = BadRows(wanted.max_bad_rows)
     for each in told:
@@ -102,7 +103,7 @@ def _predicted(unit: _Group) -> dict[str, Any]:
     """Write a row group's predictions to parts, and return what is to be known of them, as JSON values."""
     task, parts = unit.task, []
     model = _model(task.model, task.run)
-    with tempfile.TemporaryDirectory(prefix="penstock-predict-") as scratch, opened(unit.path) as file:
+    with tempfile.TemporaryDirectory(prefix="penstock-predict-") as scratch, places.opened(unit.path) as file:
         folders = [Path(scratch, name) for name in ("predictions", "rejects")]
         for folder in folders:
             folder.mkdir()
@@ -116,14 +117,14 @@ def _predicted(unit: _Group) -> dict[str, Any]:
             pass
         else:
             writers = written.good, written.bad
-            parts = [deliver(writer, to, unit.number) for writer, to in zip(writers, task.places, strict=True)]
+            parts = [deliver(writer, to, unit.number) for writer, to in zip(writers, task.targets, strict=True)]
     return {"parts": parts, "bad": written.counted.count, "first": written.counted.first}
 
 
 @lru_cache(maxsize=1)
 def _model(place: str, run: str) -> TabularModel:
-    if "://" not in place:
+    if not places.is_remote(place):
         return load_model(place, COMPONENT, "model")
     with tempfile.TemporaryDirectory(prefix="penstock-model-") as folder:
-        fetch(place, Path(folder))
+        places.fetch(place, Path(folder))
         return load_model(folder, COMPONENT, "model")

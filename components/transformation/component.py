@@ -37,7 +37,8 @@ def transform(
             "vocabulary" or {"vocabulary": most words}, {"hash": buckets}, "keep". Empty: numbers are scaled, and texts
             looked up in vocabularies.
         keep: Columns that stay as they are, such as the target.
-        beam_options: Beam's own options; `runner` is DirectRunner.
+        beam_options: Beam's own options; `runner` is DirectRunner, or one of a cluster whose temp_location TensorFlow
+            reads.
 
     Returns:
         train_rows: Rows in transformed_train.
@@ -55,5 +56,6 @@ def transform(
         features=features,
         keep=keep,
         beam_options=beam_options,
+        uris=(transformed_train.uri, transformed_eval.uri),
     )
     return (result.train_rows, result.eval_rows)

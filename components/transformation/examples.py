@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from penstock.components._shared import places
 from penstock.components._shared.dataset import Dataset
 from penstock.components._shared.errors import UserError
 
@@ -99,9 +100,7 @@ def _is_whole(file: pq.ParquetFile, name: str) -> bool:
 
 def read(path: str, group: int, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a row group, of each column a list of values a row: int64, float32 or binary."""
-    from apache_beam.io.filesystems import FileSystems
-
-    with FileSystems.open(path) as file:
+    with places.opened(path) as file:
         table = pq.ParquetFile(file).read_row_group(group, columns=[column.name for column in columns])
     for batch in table.combine_chunks().to_batches(BATCH):
         arrays = [_listed(batch.column(column.name), column) for column in columns]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
-import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penstock.components._shared import beam
-from penstock.components._shared.dataset import KIND, ROW_GROUP, Dataset, open_dataset
-from penstock.components._shared.errors import UserError
-from penstock.components._shared.rowhash import RowDigest, row_hashes
-from penstock.components._shared.sealed import digest, new_folder, seal
+from penstock.components._shared import beam, places
+from penstock.components._shared.dataset import Dataset, DatasetWriter, open_dataset
+from penstock.components._shared.errors import UserError, on_behalf_of
+from penstock.components._shared.parts import Told, deliver, gathering, publish
+from penstock.components._shared.sealed import digest, new_folder
 from penstock.components.transformation import examples
 from penstock.components.transformation.examples import Column
 from penstock.components.transformation.failing import built, explained
@@ -43,6 +43,8 @@ class Group:
 
     Attributes:
         number: Its place among those of the split.
+        path: Path or URI of its file.
+        target: Path or URI of the folder that its rows go to.
     """
 
     split: str
@@ -63,6 +65,7 @@ def transform(
     features: Mapping[str, Any] | None = None,
     keep: Sequence[str] = (),
     beam_options: Mapping[str, Any] = beam.DIRECT,
+    uris: Sequence[str] = ("", ""),
 ) -> Transformed:
     """Analyze the rows of train_set, and transform those of both sets by what it gave.
 
@@ -76,16 +79,13 @@ def transform(
         features: See preprocessing.KINDS.
         keep: Columns that stay as they are.
         beam_options: Of Beam, the runner among them.
+        uris: Where Beam's workers find transformed_train and transformed_eval, if they are on other machines.
 
     Raises:
         UserError: An input or option is wrong, or preprocessing_fn fails. Then no folder is left.
     """
     engine = beam.chosen(COMPONENT, beam.BEAM, beam_options, PACKAGE, parameter="beam_options")
     assert engine is not None
-    if not engine.here:
-        raise UserError(
-            COMPONENT, "beam_options", f"{engine.runner} is not for transform yet", "Give the runner DirectRunner"
-        )
     if preprocessing and (features or keep):
         raise UserError(COMPONENT, "features", f"a {FUNCTION} is given too", "Give one of the two")
     data = {"train": open_dataset(train_set[0], COMPONENT, "train_set")}
@@ -95,62 +95,114 @@ def transform(
         raise UserError(
             COMPONENT, "train_set", "it has no rows", "Bring rows: means and vocabularies are taken of them"
         )
+    _check_temp_location(engine)
     columns = examples.columns_of(list(data.values()), COMPONENT)
     holds = {column.name: column.holds for column in columns}
     function = load(preprocessing) if preprocessing else declared(features or {}, keep, holds)
+    given = {"train": train_set, "eval": eval_set or ("", "")}
+    outputs = {"train": transformed_train, "eval": transformed_eval}
     with ExitStack() as stack:
-        folders = [Path(path) for path in (transformed_train, transformed_eval, transform_graph)]
-        train, eval_, graph = (stack.enter_context(new_folder(path)) for path in folders)
+        stack.enter_context(on_behalf_of(COMPONENT))
+        targets = {
+            split: beam.place(engine, f"transformed_{split}", os.path.abspath(path), uri)
+            for (split, path), uri in zip(outputs.items(), uris, strict=True)
+        }
+        gathered = {split: stack.enter_context(gathering(path, targets[split])) for split, path in outputs.items()}
+        graph = stack.enter_context(new_folder(transform_graph))
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-transform-"))
-        targets = {"train": train, "eval": eval_}
-        groups = [group for split in data for group in _groups(split, data[split], targets[split])]
+        shared = stack.enter_context(_shared(engine, graph.resolve(), scratch))
+        groups = [
+            group
+            for split, rows in data.items()
+            for group in _groups(split, rows, _place(engine, split, *given[split]), targets[split])
+        ]
         with explained(columns, groups, function):
-            _analyze(engine, [group for group in groups if group.split == "train"], columns, function, graph, scratch)
-            digests = _apply(engine, groups, columns, graph, scratch)
+            _analyze(engine, [group for group in groups if group.split == "train"], columns, function, shared)
+            if not engine.here:
+                places.fetch(shared.graph, graph)
+            told = _apply(engine, groups, columns, shared.graph, scratch)
         import tensorflow_transform as tft
 
         schema = examples.arrow_schema(tft.TFTransformOutput(str(graph)).transformed_feature_spec())
-        for split, folder in targets.items():
-            _finish(folder, digests.get(split, RowDigest()), schema, digest(graph / "transform_fn"))
-    return Transformed(digests["train"].rows, digests.get("eval", RowDigest()).rows)
+        facts = {"transformed": digest(graph / "transform_fn")}
+        rows = {split: publish(to, told[split], schema, facts)[0].rows for split, to in gathered.items()}
+    return Transformed(rows["train"], rows["eval"])
 
 
-def _groups(split: str, data: Dataset, target: Path) -> list[Group]:
-    places = [(file, group) for file in data.files for group in range(pq.read_metadata(file).num_row_groups)]
-    return [
-        Group(split, number, str(file.resolve()), group, str(target.resolve() / f"part-{number:05d}.parquet"))
-        for number, (file, group) in enumerate(places)
+@dataclass(frozen=True)
+class _Shared:
+    """Folders that step and workers read and write, as TensorFlow does.
+
+    Attributes:
+        graph: Of what was learned.
+        passing: Of what passes from worker to worker.
+    """
+
+    graph: str
+    passing: str
+
+
+@contextmanager
+def _shared(engine: beam.Engine, graph: Path, scratch: str) -> Iterator[_Shared]:
+    if engine.here:
+        yield _Shared(str(graph), beam.scratch(engine, scratch))
+        return
+    shared = _Shared(beam.scratch(engine, scratch), beam.scratch(engine, scratch))
+    try:
+        yield shared
+    finally:
+        for folder in (shared.graph, shared.passing):
+            with suppress(UserError):
+                places.clear(folder)
+
+
+def _check_temp_location(engine: beam.Engine) -> None:
+    """Refuse a runner whose workers TensorFlow gives no way to pass a graph on."""
+    place = str(engine.options.get("temp_location", ""))
+    if engine.here or not places.is_remote(place):
+        return
+    import tensorflow as tf
+
+    scheme = place.partition("://")[0]
+    if scheme not in tf.io.gfile.get_registered_schemes():
+        problem = f"TensorFlow reads no {scheme}://, and the graph passes from worker to worker in temp_location"
+        remedy = "Give gs://, the path of a folder that step and workers have mounted, or the runner DirectRunner"
+        raise UserError(COMPONENT, "beam_options", problem, remedy)
+
+
+def _place(engine: beam.Engine, split: str, path: str, uri: str) -> str:
+    return beam.place(engine, f"{split}_set", os.path.abspath(path), uri)
+
+
+def _groups(split: str, data: Dataset, folder: str, target: str) -> list[Group]:
+    found = [
+        (f"{folder}/{file.relative_to(data.folder).as_posix()}", group)
+        for file in data.files
+        for group in range(pq.read_metadata(file).num_row_groups)
     ]
+    return [Group(split, number, path, group, target) for number, (path, group) in enumerate(found)]
 
 
 def _analyze(
-    engine: beam.Engine,
-    groups: Sequence[Group],
-    columns: Sequence[Column],
-    function: Preprocessing,
-    graph: Path,
-    scratch: str,
+    engine: beam.Engine, groups: Sequence[Group], columns: Sequence[Column], function: Preprocessing, shared: _Shared
 ) -> None:
     def build(pipeline: Any) -> None:
         import apache_beam
         import tensorflow_transform as tft
         import tensorflow_transform.beam as tft_beam
 
-        rows = (
-            pipeline
-            | "row groups" >> apache_beam.Create([(group.path, group.group) for group in groups])
-            | "spread" >> apache_beam.Reshuffle()
-            | "rows" >> apache_beam.FlatMap(_rows, columns).with_output_types(pa.RecordBatch)
-        )
-        with tft_beam.Context(temp_dir=beam.scratch(engine, scratch)), built(columns):
+        rows = beam.items(pipeline, [(group.path, group.group) for group in groups]) | "rows" >> apache_beam.FlatMap(
+            _rows, columns
+        ).with_output_types(pa.RecordBatch)
+        with tft_beam.Context(temp_dir=shared.passing), built(columns):
             learned = (rows, examples.config(columns)) | "analyze" >> tft_beam.AnalyzeDataset(function)
-        _ = learned | "graph" >> tft_beam.WriteTransformFn(str(graph))
+        _ = learned | "graph" >> tft_beam.WriteTransformFn(shared.graph)
         metadata = tft.DatasetMetadata.from_feature_spec(examples.feature_spec(columns))
-        folder = str(graph / tft.TFTransformOutput.RAW_METADATA_DIR)
+        folder = f"{shared.graph}/{tft.TFTransformOutput.RAW_METADATA_DIR}"
         _ = metadata | "metadata" >> tft_beam.WriteMetadata(folder, pipeline=pipeline)
 
     beam.run(engine, build)
-    shutil.rmtree(graph / "transform_tmp", ignore_errors=True)
+    places.clear(f"{shared.graph}/transform_tmp")
 
 
 def _rows(place: tuple[str, int], columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
@@ -158,39 +210,23 @@ def _rows(place: tuple[str, int], columns: Sequence[Column]) -> Iterator[pa.Reco
 
 
 def _apply(
-    engine: beam.Engine, groups: Sequence[Group], columns: Sequence[Column], graph: Path, scratch: str
-) -> dict[str, RowDigest]:
-    """Write each row group's transformed rows, and return what the rows of each split come to."""
-    told = beam.scratch(engine, scratch)
-
-    def build(pipeline: Any) -> None:
-        import apache_beam
-
-        (
-            pipeline
-            | "row groups" >> apache_beam.Create(groups)
-            | "spread" >> apache_beam.Reshuffle()
-            | "transform" >> apache_beam.Map(_write, columns, str(graph.resolve()), told)
-            | "tell" >> apache_beam.io.WriteToText(told, shard_name_template="")
-        )
-
-    beam.run(engine, build)
-    digests: dict[str, RowDigest] = {}
-    for line in Path(told).read_text().splitlines():
-        split, digest = json.loads(line)
-        digests[split] = digests.get(split, RowDigest()) + RowDigest(**digest)
-    return digests
+    engine: beam.Engine, groups: Sequence[Group], columns: Sequence[Column], graph: str, scratch: str
+) -> dict[str, list[Told]]:
+    """Have each row group's transformed rows written, and return what is to be known of the parts of each split."""
+    write = functools.partial(_written, columns=tuple(columns), graph=graph, run=uuid.uuid4().hex)
+    told: dict[str, list[Told]] = {"train": [], "eval": []}
+    for group, each in zip(groups, beam.spread(engine, groups, write, scratch), strict=True):
+        told[group.split].append(each)
+    return told
 
 
-def _write(group: Group, columns: Sequence[Column], graph: str, run: str) -> str:
-    apply, schema = _loaded(graph, tuple(columns), run)
-    digest = RowDigest()
-    with pq.ParquetWriter(group.target, schema) as file:
+def _written(group: Group, columns: tuple[Column, ...], graph: str, run: str) -> Told:
+    apply, schema = _loaded(graph, columns, run)
+    with tempfile.TemporaryDirectory(prefix="penstock-transform-") as scratch:
+        writer = DatasetWriter(Path(scratch), schema)
         for batch in examples.read(group.path, group.group, columns):
-            rows = apply(batch)
-            digest += RowDigest.of(row_hashes(rows))
-            file.write_batch(rows, row_group_size=ROW_GROUP)
-    return json.dumps([group.split, vars(digest)])
+            writer.write(apply(batch))
+        return deliver(writer, group.target, group.number)
 
 
 @lru_cache(maxsize=1)
@@ -206,15 +242,3 @@ def _loaded(
     adapter = tensor_adapter.TensorAdapter(examples.config(columns))
     schema = examples.arrow_schema(output.transformed_feature_spec())
     return lambda batch: examples.columns_from(layer(adapter.ToBatchTensors(batch)), schema), schema
-
-
-def _finish(folder: Path, rows: RowDigest, schema: pa.Schema, graph: str) -> None:
-    if not any(folder.iterdir()):
-        pq.write_table(schema.empty_table(), folder / "part-00000.parquet")
-    facts = {
-        "rows": rows.rows,
-        "schema": [{"name": field.name, "type": str(field.type)} for field in schema],
-        "fingerprint": rows.fingerprint(schema),
-        "transformed": graph,
-    }
-    seal(folder, KIND, facts)

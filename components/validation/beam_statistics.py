@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from penstock.components._shared import beam
+from penstock.components._shared import beam, places
 from penstock.components._shared.dataset import Dataset
 from penstock.components._shared.engine import identifier
 from penstock.components._shared.messages import ALL_EXAMPLES
@@ -59,25 +59,22 @@ def describe_on_beam(
 
         options = tfdv.StatsOptions(schema=_kinds(schema, found))
         (
-            pipeline
-            | "row groups" >> apache_beam.Create(row_groups)
-            | "spread" >> apache_beam.Reshuffle()
+            beam.items(pipeline, row_groups)
             | "examples" >> apache_beam.FlatMap(_examples, sql).with_output_types(pa.RecordBatch)
             | "statistics" >> tfdv.GenerateStatistics(options)
-            | "write" >> tfdv.WriteStatisticsToBinaryFile(target)
+            | "write" >> apache_beam.Map(_write, target)
         )
 
     beam.run(engine, build)
-    return _in_order(_read(target), found)
+    return _in_order(statistics_pb2.DatasetFeatureStatisticsList.FromString(beam.told(engine, target)), found)
 
 
 def _examples(row_group: tuple[str, int], sql: str) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a row group as TFDV takes them: of each column a list of values a row."""
-    from apache_beam.io.filesystems import FileSystems
     from tfx_bsl.arrow import table_util
 
     path, group = row_group
-    with FileSystems.open(path) as file:
+    with places.opened(path) as file:
         rows = pq.ParquetFile(file).read_row_group(group)
     with view(rows) as connection:
         reader = connection.execute(f"SELECT {sql} FROM rows").to_arrow_reader(BATCH)
@@ -99,14 +96,8 @@ def _kinds(schema: schema_pb2.Schema | None, found: Sequence[Column]) -> schema_
     return kinds
 
 
-def _read(target: str) -> statistics_pb2.DatasetFeatureStatisticsList:
-    from apache_beam.io.filesystems import FileSystems
-
-    statistics = statistics_pb2.DatasetFeatureStatisticsList()
-    with FileSystems.open(target) as file:
-        statistics.ParseFromString(file.read())
-    FileSystems.delete([target])
-    return statistics
+def _write(statistics: statistics_pb2.DatasetFeatureStatisticsList, target: str) -> None:
+    places.write(statistics.SerializeToString(), target)
 
 
 def _in_order(

@@ -234,7 +234,13 @@ def test_what_a_killed_attempt_left_is_in_no_dataset(tmp_path):
 
 def test_workers_of_other_machines_need_a_source_and_outputs_that_they_can_reach(tmp_path):
     source = write(tmp_path / "s", "a\n1\n")
-    dataflow = {"runner": "DataflowRunner", "project": "p", "region": "r", "temp_location": "gs://b/t"}
+    dataflow = {
+        "runner": "DataflowRunner",
+        "project": "p",
+        "region": "r",
+        "temp_location": "gs://b/t",
+        "sdk_container_image": "i",
+    }
     outputs = [tmp_path / "out" / port for port in PORTS]
     with without_beam(), pytest.raises(UserError, match=r"train_set: .* is on this machine, where DataflowRunner"):
         ingest(str(source), *outputs, engine="beam", beam_options=dataflow)
