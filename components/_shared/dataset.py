@@ -11,7 +11,7 @@ The manifest's facts beside the files:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,21 @@ def column_of(dataset: Dataset, name: str) -> pa.ChunkedArray:
     """Return a column of all rows."""
     tables = [pq.read_table(file, columns=[name]) for file in dataset.files]
     return pa.concat_tables(tables, promote_options="permissive")[name]
+
+
+def batches_of(
+    files: Iterable[str | os.PathLike[str]], most: int, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of Parquet files, in order, some at a time; no more than a row group is read ahead.
+
+    Args:
+        most: Rows of a batch.
+        columns: Their names. None: all.
+    """
+    for path in files:
+        # By itself Arrow keeps all that it has read of a file until its end.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            yield from file.iter_batches(most, columns=columns)
 
 
 def frame_of(batch: pa.RecordBatch) -> Any:
@@ -184,8 +199,7 @@ def fingerprint(files: Iterable[Path]) -> str:
     """
     digest, schema = RowDigest(), pa.schema([])
     for path in files:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            for batch in file.iter_batches(ROW_GROUP):
-                digest += RowDigest.of(row_hashes(batch))
+        schema = pq.read_schema(path)
+        for batch in batches_of([path], ROW_GROUP):
+            digest += RowDigest.of(row_hashes(batch))
     return digest.fingerprint(schema)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from penstock.components._shared.dataset import Dataset, column_of, frame_of, open_dataset, require_columns
+from penstock.components._shared.dataset import Dataset, batches_of, column_of, frame_of, open_dataset, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.labels import labels_of
 from penstock.components._shared.metrics.tasks import Scored
@@ -53,9 +52,8 @@ def score(model: TabularModel, dataset: Dataset, labels: np.ndarray, classes: Se
             f"The rows have {', '.join(dataset.schema)}",
         )
     parts = []
-    for file in dataset.files:
-        for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=list(model.features)):
-            parts.append(model.predict(frame_of(batch)))
+    for batch in batches_of(dataset.files, BATCH, model.features):
+        parts.append(model.predict(frame_of(batch)))
     predictions = np.concatenate(parts)
     if wrong := int((~np.isfinite(predictions.reshape(len(labels), -1)).all(axis=1)).sum()):
         raise UserError(

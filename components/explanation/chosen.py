@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from penstock.components._shared.dataset import Dataset, require_columns
+from penstock.components._shared.dataset import Dataset, batches_of, require_columns
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.slices import text_of
 
 COMPONENT = "explain"
 MOST = 20  # rows of one choice
+BATCH = 65_536  # rows looked at at a time
 FORMS = 'Give "first 5", "highest 3", "lowest 3", or column=value, several with commas between'
 BY_SCORE = ("highest", "lowest")
 ENDS = ("first", *BY_SCORE)
@@ -68,15 +68,13 @@ def _find(text: str, values: Mapping[str, str], dataset: Dataset) -> np.ndarray:
     """Return the row numbers of the first MOST rows that have these values as text."""
     found: list[int] = []
     start = 0
-    for file in dataset.files:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(columns=list(values)):
-                holds = np.ones(batch.num_rows, dtype=bool)
-                for name, value in values.items():
-                    same = pc.equal(text_of(batch.column(name)), pa.scalar(value))
-                    holds &= same.to_numpy(zero_copy_only=False)
-                found += (start + np.flatnonzero(holds)).tolist()
-                start += batch.num_rows
+    for batch in batches_of(dataset.files, BATCH, list(values)):
+        holds = np.ones(batch.num_rows, dtype=bool)
+        for name, value in values.items():
+            same = pc.equal(text_of(batch.column(name)), pa.scalar(value))
+            holds &= same.to_numpy(zero_copy_only=False)
+        found += (start + np.flatnonzero(holds)).tolist()
+        start += batch.num_rows
         if len(found) >= MOST:
             break
     if not found:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from penstock.components._shared.dataset import Dataset
+from penstock.components._shared.dataset import Dataset, batches_of
 from penstock.components._shared.errors import UserError
 
 COMPONENT = "explain"
@@ -61,16 +60,14 @@ def batches(
     """
     start = 0
     names = list(dict.fromkeys(columns))
-    for file in dataset.files:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(size, columns=names):
-                low, high = np.searchsorted(places, (start, start + batch.num_rows))
-                here = places[low:high]
-                if len(here) == batch.num_rows:
-                    yield here, batch.select(names)
-                elif len(here):
-                    yield here, batch.take(pa.array(here - start)).select(names)
-                start += batch.num_rows
+    for batch in batches_of(dataset.files, size, names):
+        low, high = np.searchsorted(places, (start, start + batch.num_rows))
+        here = places[low:high]
+        if len(here) == batch.num_rows:
+            yield here, batch.select(names)
+        elif len(here):
+            yield here, batch.take(pa.array(here - start)).select(names)
+        start += batch.num_rows
 
 
 def weights_of(column: pa.Array, name: str) -> np.ndarray:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from penstock.components._shared.dataset import Dataset
+from penstock.components._shared.dataset import Dataset, batches_of
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.model import TabularModel
 from penstock.components._shared.tabular import WHOLE
@@ -49,11 +48,9 @@ class Scoring:
     def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield the rows, in order, with the place of the first of each batch."""
         place = 0
-        for file in self.rows.files:
-            with pq.ParquetFile(file) as parts:
-                for batch in parts.iter_batches(BATCH, columns=self.read):
-                    yield place, batch
-                    place += batch.num_rows
+        for batch in batches_of(self.rows.files, BATCH, self.read):
+            yield place, batch
+            place += batch.num_rows
 
     @property
     def read(self) -> list[str]:

@@ -4,6 +4,7 @@ import datetime
 import random
 
 import duckdb
+import numpy as np
 import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.components._shared.dataset import ROW_GROUP, fingerprint, open_dataset, require_columns, write_dataset
+from penstock.components._shared.dataset import (
+    ROW_GROUP,
+    batches_of,
+    fingerprint,
+    open_dataset,
+    require_columns,
+    write_dataset,
+)
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.rowhash import RowDigest, row_hashes
 
@@ -191,3 +199,15 @@ def test_polars_and_duckdb_read_what_is_written(tmp_path):
     [file] = open_dataset(tmp_path / "d", "test", "dataset").files
     assert polars.read_parquet(file)["t"].to_list() == times
     assert duckdb.execute(f"SELECT max(t), sum(n) FROM '{file}'").fetchall() == [(times[-1], 12497500)]
+
+
+def test_of_a_file_that_is_read_in_batches_no_more_than_a_row_group_is_held(tmp_path):
+    path, some = tmp_path / "rows.parquet", np.random.default_rng(0)
+    table = pa.table({"x": some.random(400_000), "y": some.random(400_000)})
+    pq.write_table(table, path, row_group_size=20_000, use_dictionary=False)
+    before, most, rows = pa.total_allocated_bytes(), 0, 0
+    for batch in batches_of([path, path], 10_000, ["y", "x"]):
+        most = max(most, pa.total_allocated_bytes() - before)
+        rows += batch.num_rows
+    assert rows == 800_000
+    assert most < path.stat().st_size / 3
