@@ -31,6 +31,8 @@ from penstock.components._shared.fitting.target import Target, learn_target, ref
 from penstock.components._shared.fitting.transform_graph import Through, TransformGraph
 from penstock.components._shared.fitting.weights import check_weights, class_factors, combined, row_weights
 
+WIDTHS = {"double": 8, "int64": 8, "uint64": 8, "float": 4, "int32": 4, "uint32": 4, "string": 4}  # bytes, at least
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -138,7 +140,7 @@ def prepare(
     besides = [target, *([weight_column] if weight_column else [])]
     read = _sources(graph, columns, {"train_set": train_rows, "eval_set": eval_rows}, besides) if graph else columns
     require_columns(eval_rows, [*read, *besides], "train", "eval_set")
-    _require_memory(row, streamed, train_rows.rows + eval_rows.rows, len(columns))
+    _require_memory(row, streamed, [train_rows.rows, eval_rows.rows], [train_rows.schema.get(each) for each in columns])
     embedded = graph.embed(columns, Tables(train_rows, read, streamed=True).schema) if graph else None
 
     def tables_of(dataset: Dataset, argument: str) -> Tables:
@@ -255,20 +257,29 @@ def _sources(
     return read
 
 
-def _require_memory(row: Framework, streamed: bool, rows: int, columns: int) -> None:
+def _require_memory(row: Framework, streamed: bool, sets: Sequence[int], types: Sequence[str | None]) -> None:
     """Refuse rows that do not fit into the memory that there is, before any is read.
 
-    Rows in memory take twice what their values do, as they are read and as frameworks take them, at least; what a
-    framework makes of them comes on top.
+    Rows in memory are there as they are read and as frameworks take them, and those of a set at a time once more on
+    the way from one to the other; what a framework makes of them comes on top.
+
+    Args:
+        sets: Rows of each set.
+        types: Of the columns.
     """
-    of_row, of_cell = (row.bytes_of_row, row.bytes_of_cell) if streamed else (0, 2 * 8)
+    rows, columns = sum(sets), len(types)
+    if streamed:
+        needed = rows * (row.bytes_of_row + row.bytes_of_cell * columns)
+    else:
+        width = sum(WIDTHS.get(each or "", 0) for each in types)
+        needed = rows * (8 * columns + width) + max(sets) * width
     argument, remedy = "external_memory", "set it to true, and rows are read part by part"
     if streamed:
         argument, remedy = "train_set", "ingest fewer rows or columns"
     elif row.whole({}):
         remedy = f"set it to true, with one of {', '.join(frameworks.EXTERNAL)}"
     what = f"{rows:,} rows of {columns:,} columns"
-    memory.require(rows * (of_row + of_cell * columns), "train", argument, what, f"Give the step more, or {remedy}")
+    memory.require(needed, "train", argument, what, f"Give the step more, or {remedy}")
 
 
 def write(model: str | os.PathLike[str], prepared: Prepared, learned: Learned) -> None:
