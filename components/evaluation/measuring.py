@@ -93,9 +93,8 @@ def on_beam(
         uri: Where workers on other machines find the dataset's folder.
         like: As of `here`; so are the others.
     """
-    from penstock.components.evaluation.on_beam import Membership, measure_on_beam, refuse_absent
+    from penstock.components.evaluation.on_beam import Membership, measure_on_beam
 
-    refuse_absent(conditions)
     rules = {column: rule_of(column_of(dataset, column), column, COMPONENT, asked[column]) for column in asked}
     columns: dict[str, list[Place]] = {
         column: [(column, name) for name in rule.names] for column, rule in rules.items()

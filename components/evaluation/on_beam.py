@@ -2,9 +2,10 @@
 
 Workers load the model, predict the rows of a row group, and say of each which slices it is in; TFMA adds up by slice.
 What it adds up are means, confusion matrices, calibration, and areas under curves, which it interpolates between 10,000
-thresholds; from these follow the metrics of one machine, but for those in ABSENT. There are no confidence intervals.
+thresholds; from these follow the metrics of one machine. There are no confidence intervals.
 
-A mean of anything is, to TFMA, the mean prediction of a model: it is told of one by the name of each mean.
+A mean of anything is, to TFMA, the mean prediction of a model: it is told of one by the name of each mean. A median it
+has not: beside it, rows are counted by their absolute error, of which the first 12 binary digits count.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from penstock.components._shared import beam, places
-from penstock.components._shared.dataset import Dataset, frame_of
+from penstock.components._shared.dataset import Dataset, batches_of, frame_of
 from penstock.components._shared.errors import UserError, on_behalf_of
 from penstock.components._shared.labels import labels_of
 from penstock.components._shared.metrics.binary import ONE_CLASS, THRESHOLD, log_loss_of
@@ -37,12 +38,12 @@ from penstock.components._shared.model import TabularModel, load_model
 from penstock.components._shared.sealed import MANIFEST
 from penstock.components._shared.slices import Rule, text_of
 from penstock.components.evaluation.curves import HISTOGRAM, POINTS, by_class_of, confusion_of
-from penstock.components.evaluation.gate import Condition, Place
+from penstock.components.evaluation.gate import Place
 
 COMPONENT = "evaluate"
 PACKAGE = "tensorflow_model_analysis"
 BATCH = 16_384  # rows predicted at a time
-ABSENT = {"median_ae": "TensorFlow Model Analysis has no median"}
+GRAIN = 40  # bits of a float64 that are left out where rows are counted by their error, of 52 of its fraction
 
 MODEL, CONFIDENCE = "model", "confidence"  # what TFMA takes for models, beside the means
 AUC, PR_AUC, MATRIX, CALIBRATION, SCORES, CURVE = "auc", "pr_auc", "matrix", "calibration", "scores", "curve"
@@ -98,7 +99,7 @@ class Sums:
     """What TFMA found of the rows of a slice.
 
     Attributes:
-        means: By name, see MEANS.
+        means: By name, see MEANS; and the median of absolute errors as "median".
         areas: Under curves, by name, of a multiclass model by class.
         matrix: Rows by actual and predicted class.
         calibration: By bin of confidence: sum of confidences, rows that came true, rows.
@@ -141,18 +142,6 @@ MEANS: Mapping[str, Mapping[str, Mean]] = {
 
 def _loss(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return log_loss_of(predicted[np.arange(len(labels)), labels])
-
-
-def refuse_absent(conditions: Iterable[Condition]) -> None:
-    """Refuse conditions on metrics that are not computed on Beam.
-
-    Raises:
-        UserError: There is one.
-    """
-    for condition in conditions:
-        if condition.metric in ABSENT:
-            problem = f"{condition.metric} is not computed on Beam: {ABSENT[condition.metric]}"
-            raise UserError(COMPONENT, "gate", problem, "Take another metric, or engine 'local'")
 
 
 def measure_on_beam(
@@ -202,19 +191,27 @@ def measure_on_beam(
             from tensorflow_model_analysis.extractors import slice_key_extractor
 
             config = _config(model.task, len(classes), list(names))
-            found = (
+            rows = (
                 beam.items(pipeline, row_groups)
                 | "predict" >> apache_beam.FlatMap(_extracts, asked)
-                | "evaluate"
-                >> model_eval_lib.ExtractAndEvaluate(
-                    extractors=[slice_key_extractor.SliceKeyExtractor(eval_config=config, materialize=False)],
-                    evaluators=[evaluators.MetricsPlotsAndValidationsEvaluator(eval_config=config)],
-                )
+            )
+            found = rows | "evaluate" >> model_eval_lib.ExtractAndEvaluate(
+                extractors=[slice_key_extractor.SliceKeyExtractor(eval_config=config, materialize=False)],
+                evaluators=[evaluators.MetricsPlotsAndValidationsEvaluator(eval_config=config)],
             )
             # Without plots, such as of a regression, there is no such key.
             lines = [
                 found[key] | f"tell {key}" >> apache_beam.Map(_line) for key in ("metrics", "plots") if key in found
             ]
+            if model.task == "regression":
+                lines.append(
+                    rows
+                    | "errors" >> apache_beam.FlatMap(_errors)
+                    | "count" >> apache_beam.combiners.Count.PerElement()
+                    | "by slice" >> apache_beam.MapTuple(_by_slice)
+                    | "together" >> apache_beam.GroupByKey()
+                    | "tell medians" >> apache_beam.MapTuple(_median_line)
+                )
             beam.tell_all(lines | "all" >> apache_beam.Flatten(), told)
 
         beam.run(engine, build)
@@ -233,11 +230,9 @@ def _try(model: TabularModel, dataset: Dataset) -> None:
     if missing:
         problem = f"it reads columns that the rows do not have: {', '.join(missing)}"
         raise UserError(COMPONENT, "model", problem, f"The rows have {', '.join(dataset.schema)}")
-    for path in dataset.files:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(100, columns=list(model.features)):
-                model.predict(frame_of(batch))
-                return
+    for batch in batches_of(dataset.files, 100, model.features):
+        model.predict(frame_of(batch))
+        return
 
 
 @contextmanager
@@ -352,6 +347,39 @@ def _config(task: str, classes: int, slices: Sequence[str]) -> Any:
     return json_format.ParseDict(described, config_pb2.EvalConfig())
 
 
+def _errors(row: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield for all rows, and for each slice that a row is in, the key that _line tells and the grain of its error."""
+    from tensorflow_model_analysis import constants
+
+    [absolute] = row[constants.PREDICTIONS_KEY]["absolute"]
+    grain = int(np.float64(absolute).view(np.int64)) >> GRAIN
+    yield "[]", grain
+    for name, code in row[constants.FEATURES_KEY].items():
+        yield json.dumps([[name, int(code[0])]]), grain
+
+
+def _by_slice(error: tuple[str, int], rows: int) -> tuple[str, tuple[int, int]]:
+    key, grain = error
+    return key, (grain, rows)
+
+
+def _median_line(key: str, counted: Iterable[tuple[int, int]]) -> str:
+    return json.dumps([json.loads(key), [["median", MODEL, None, median_of(counted)]]])
+
+
+def median_of(counted: Iterable[tuple[int, int]]) -> float:
+    """Return the median of numbers of 0 or more, within 1 / 2**13 of its value, from how many there are of a grain.
+
+    A grain is the bits of a float64 but for the last GRAIN: of numbers that are not negative, they are in order.
+    """
+    grains, rows = np.array(sorted(counted)).T
+    seen = np.cumsum(rows)
+    places = [np.searchsorted(seen, seen[-1] / 2, side=side) for side in ("left", "right")]
+    middle = grains[np.minimum(places, len(grains) - 1)]
+    values = ((middle << GRAIN) + (1 << GRAIN - 1)).view(np.float64)
+    return float(np.where(middle == 0, 0.0, values).mean())
+
+
 def _line(found: tuple[Any, Mapping[Any, Any]]) -> str:
     """Return what was found of a slice as JSON: its key, and by metric its name, model, class and value."""
     slice_key, metrics = found
@@ -395,6 +423,8 @@ def _take(sums: Sums, name: str, model: str, of_class: int | None, value: Any, c
         sums.rows = value
     elif name == "mean":
         sums.means[model] = value
+    elif name == "median":
+        sums.means[name] = value
     elif name in (AUC, PR_AUC):
         sums.areas[name if of_class is None else f"{name}/{of_class}"] = value
     elif name == CALIBRATION:
@@ -437,9 +467,6 @@ def _measured(task: str, sums: Sums) -> Measured:
     """Return the metrics that follow from sums."""
     values, undefined = {}, dict[str, str]()
     for name in TASKS[task].metrics:
-        if name in ABSENT:
-            undefined[name] = ABSENT[name]
-            continue
         try:
             values[name] = float(METRICS[task][name](sums))
         except Undefined as reason:
@@ -530,6 +557,7 @@ METRICS: Mapping[str, Mapping[str, Callable[[Sums], float]]] = {
         "rows": lambda sums: sums.rows,
         "rmse": lambda sums: np.sqrt(sums.means["squared"]),
         "mae": lambda sums: sums.means["absolute"],
+        "median_ae": lambda sums: sums.means["median"],
         "r2": _r2,
         "mape": _mape,
         "bias": lambda sums: sums.means["error"],
