@@ -175,8 +175,10 @@ def ended() -> dict[str, object]:
             time.sleep(0.1)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=60)
-        return {"code": code, "seconds": time.monotonic() - began, "states": states()[before:]}
+        while states()[before:] != ["CANCELLED"] and time.monotonic() - began < 60:
+            time.sleep(0.1)
+        seconds = time.monotonic() - began
+        return {"code": process.wait(timeout=60), "seconds": seconds, "states": states()[before:]}
 
 
 if __name__ == "__main__":
