@@ -85,6 +85,21 @@ class Remote:
 
         attempted(fetched, self.name, self.refuse)
 
+    def read(self, begin: int, end: int) -> bytes:
+        """Return its bytes from one place to another.
+
+        Raises:
+            UserError: They cannot be fetched, or not within the deadline.
+        """
+
+        def part() -> bytes:
+            found: bytes = _watched(lambda: self.files.cat_file(self.path, start=begin, end=end))
+            if len(found) != end - begin:
+                raise ConnectionError(f"{len(found)} of {end - begin} bytes arrived")
+            return found
+
+        return _attempted(part, self.name, self.refuse)
+
 
 def find(uri: str, refuse: Refusal) -> list[Remote]:
     """Return the remote files that a URI names: one, those of a folder, or those that match a glob.

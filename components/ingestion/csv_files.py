@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ from typing import IO, Any
 import duckdb
 
 from penstock.components._shared.engine import identifier, literal
+from penstock.components.ingestion.pieces import Piece, of_lines
 from penstock.components.ingestion.problems import problem
 from penstock.components.ingestion.rejects import NOT_UTF8, Reject
 from penstock.components.ingestion.sieve import LONGEST_LINE, Record, in_blocks, sieve
@@ -46,11 +49,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class CsvFiles:
-    """CSV files and their columns together; a column that a file lacks is null in its rows."""
+    """CSV files and their columns together; a column that a file lacks is null in its rows.
+
+    Attributes:
+        is_sieved: Whether they are to be sieved, be they readable from end to end or not.
+    """
 
     files: tuple[File, ...]
     layouts: tuple[Layout, ...]
     columns: tuple[Column, ...]
+    is_sieved: bool = False
 
     def relation(self, bare: bool = False) -> str:
         """Return the SQL of the rows of all files, in order; bare, for fitted()."""
@@ -104,6 +112,7 @@ class CsvFiles:
         with text_stream(file.path) as stream:
             lines = _Lines(stream, layout.ending)
             next(_records(lines, layout))  # the header
+            lines.number += file.left_out
             yield from sieve(
                 connection,
                 file.name,
@@ -148,6 +157,28 @@ class CsvLook:
         texts = {name: told["layout"][name].encode("latin-1") for name in ("head", "ending")}
         layout = Layout(told["layout"]["delimiter"], tuple(told["layout"]["names"]), **texts)
         return cls(layout, told["sample"].encode(), told["has_rows"])
+
+
+def pieces(file: File, layout: Layout) -> list[Piece]:
+    """Return the pieces of a file; none where it is one, or where it is not certain which lines are records."""
+    with file.path.open("rb") as stream:
+        start = stream.read(len(BOM_UTF8) + len(layout.head) + len(layout.ending))
+    head = layout.head + layout.ending
+    if start.startswith(BOM_UTF8):
+        head = BOM_UTF8 + head
+    # A blank line is a row where there is one column, and at the end of a file it is none.
+    if not start.startswith(head) or layout.ending == b"\r" or len(layout.names) == 1:
+        return []
+    delimiter, returns = re.escape(layout.delimiter.encode()), int(layout.ending == b"\r\n")
+    quoted = re.compile(rb'(?<![^%b\n])"[^"]*(?:""[^"]*)*"(?![^%b\r\n])' % (delimiter, delimiter))
+
+    def are_records(lines: bytes) -> bool:
+        breaks = lines.count(layout.ending)
+        if lines.count(b"\n") != breaks or lines.count(b"\r") != returns * breaks or b"\0" in lines:
+            return False
+        return b'"' not in lines or b'"' not in quoted.sub(b"", lines)
+
+    return of_lines(file.path, len(head), are_records)
 
 
 def sampled(files: int) -> set[int]:

@@ -24,10 +24,15 @@ SAMPLED_LINES = 100
 
 @dataclass(frozen=True)
 class JsonlFiles:
-    """JSON Lines files and their columns: the keys of their objects; objects and arrays inside stay JSON text."""
+    """JSON Lines files and their columns: the keys of their objects; objects and arrays inside stay JSON text.
+
+    Attributes:
+        is_sieved: Whether they are to be sieved, be they readable from end to end or not.
+    """
 
     files: tuple[File, ...]
     columns: tuple[Column, ...]
+    is_sieved: bool = False
 
     def relation(self, bare: bool = False) -> str:
         """Return the SQL of the rows of all files, in order; bare, for fitted()."""
@@ -52,7 +57,7 @@ class JsonlFiles:
         yield from sieve(
             connection,
             file.name,
-            in_blocks(_records(file.path, known)),
+            in_blocks(_records(file.path, known, file.left_out)),
             target,
             b"",
             lambda block: f"(SELECT {names} FROM {self._objects([block])})",
@@ -179,9 +184,8 @@ def _sampled(path: Path, most: int) -> Iterator[tuple[Record, Any]]:
         yield record, None if record.fault else json.loads(record.raw)
 
 
-def _records(path: Path, known: set[str] | None) -> Iterator[Record]:
+def _records(path: Path, known: set[str] | None, line: int = 0) -> Iterator[Record]:
     with text_stream(path) as stream:
-        line = 0
         while raw := stream.readline(LONGEST_LINE + 1):
             line += 1
             if len(raw) > LONGEST_LINE and not raw.endswith(b"\n"):

@@ -23,16 +23,24 @@ class ParquetFiles:
     Attributes:
         own: Columns of these files, where they are some of several.
         columns: Columns of all files together.
+        piece: The rows of the one file, from one place to another; None: all.
     """
 
     files: tuple[File, ...]
     own: Types = ()
     columns: Types = ()
+    piece: tuple[int, int] | None = None
 
     def relation(self, bare: bool = False) -> str:
         """Return the SQL of the rows of all files, in order, bare or not."""
         paths = literal(str(file.path) for file in self.files)
         rows = f"read_parquet({paths}, union_by_name = true, hive_partitioning = false)"
+        if self.piece:
+            first, behind = self.piece
+            # By these numbers DuckDB leaves out row groups. The limit, which is never reached, keeps the query's own
+            # conditions from being asked of what is not there of the other row groups.
+            numbered = f"file_row_number >= {first} AND file_row_number < {behind}"
+            rows = f"(SELECT * FROM {rows} WHERE {numbered} LIMIT {behind - first})"
         if self.own == self.columns:
             return f"SELECT * FROM {rows}"
         own = {name.casefold(): (identifier(name), kind) for name, kind in self.own}

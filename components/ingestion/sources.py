@@ -16,6 +16,7 @@ from penstock.components._shared.dataset import open_dataset
 from penstock.components._shared.paths import user_path
 from penstock.components._shared.sealed import MANIFEST
 from penstock.components.ingestion import unpack
+from penstock.components.ingestion.pieces import Piece
 from penstock.components.ingestion.problems import listed, problem
 
 FORMATS = ("csv", "tsv", "parquet", "jsonl")
@@ -40,11 +41,13 @@ class File:
         name: Where it came from, as the user knows it.
         path: Plain local copy of it, or link to it, under a name without special characters.
         format: One of FORMATS.
+        left_out: Lines that the copy lacks between the header and the first row.
     """
 
     name: str
     path: Path
     format: str
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,19 @@ class Found:
     name: str
     where: Path | remote.Remote
     format: str
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, where they are known."""
+        return self.where.stat().st_size if isinstance(self.where, Path) else self.where.size
+
+    def can_be_divided(self, encoding: str) -> bool:
+        """Return whether its bytes can be had by their place, and are those of its rows."""
+        return self.size is not None and unpack.is_plain(self.name, self.encoded(encoding))
+
+    def encoded(self, encoding: str) -> str:
+        """Return the encoding of its text, from that of CSV files."""
+        return encoding if self.format in ("csv", "tsv") else "utf-8"
 
 
 def find(source: str, format: str, encoding: str, scratch: Path) -> list[Found]:
@@ -90,13 +106,20 @@ def find(source: str, format: str, encoding: str, scratch: Path) -> list[Found]:
     return [Found(name, where, kind) for (name, where), kind in zip(found, formats, strict=True)]
 
 
-def lay_out(found: Found, encoding: str, path: Path) -> File:
+def lay_out(found: Found, encoding: str, path: Path, piece: Piece | None = None) -> File:
     """Make `path` the plain content of a file: fetched, decompressed and, if it is text, in UTF-8.
+
+    Args:
+        piece: That is all that is needed; of a Parquet file, each byte is where it is in the whole.
 
     Raises:
         UserError: It is empty, or cannot be fetched, decompressed or decoded.
     """
-    unpack.lay_out(found.name, found.where, path, encoding if found.format in ("csv", "tsv") else "utf-8")
+    in_place = found.format == "parquet"
+    if piece and not (in_place and isinstance(found.where, Path)):
+        unpack.lay_out_ranges(found.where, piece.ranges, path, in_place)
+        return File(found.name, path, found.format, piece.lines)
+    unpack.lay_out(found.name, found.where, path, found.encoded(encoding))
     if path.stat().st_size == 0:
         raise problem("source", f"{found.name} is empty: it has not one byte", "Write it again, or leave it out")
     return File(found.name, path, found.format)

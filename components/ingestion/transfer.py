@@ -64,7 +64,9 @@ def transfer(
     Raises:
         UserError: The files or the query cannot be used, or there are too many bad rows.
     """
-    sieved = False
+    opened, sieved = files, False
+    if not isinstance(files, ParquetFiles) and files.is_sieved:
+        files, sieved = _sieved(connection, files, range(len(files.files)), bad, scratch), True
     while True:
         try:
             return _transferred(connection, files, query, split, *folders)
@@ -76,9 +78,10 @@ def transfer(
             if wider := _widened(files, failures.values()):
                 files = wider
                 continue
-            if sieved or not failures or isinstance(files, ParquetFiles):
+            if sieved or not failures or isinstance(opened, ParquetFiles):
                 raise _failing(files, failures, error, query) from None
-            files, sieved = _sieved(connection, files, failures, bad, scratch), True
+            # What a bad row has makes no column wider.
+            files, sieved = _sieved(connection, opened, failures, bad, scratch), True
 
 
 class _Unreadable(Exception):

@@ -13,7 +13,7 @@ import io
 import lzma
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,6 +59,41 @@ def lay_out(name: str, where: Path | remote.Remote, path: Path, encoding: str) -
         where.rename(path)
     else:
         path.symlink_to(where.resolve())
+
+
+def is_plain(name: str, encoding: str) -> bool:
+    """Return whether the plain content of a file is its bytes."""
+    return Path(name).suffix.lower() not in COMPRESSIONS and encoding == "utf-8"
+
+
+def lay_out_ranges(where: Path | remote.Remote, ranges: Iterable[tuple[int, int]], path: Path, in_place: bool) -> None:
+    """Make `path` the bytes of a file from one place to another, of several.
+
+    Args:
+        in_place: Leave room for what lies between them, which takes none on the disk.
+
+    Raises:
+        UserError: They cannot be fetched.
+    """
+    with path.open("wb") as output:
+        for begin, end in ranges:
+            for place in range(begin, end, _CHUNK):
+                if in_place:
+                    output.seek(place)
+                output.write(read_range(where, place, min(place + _CHUNK, end)))
+
+
+def read_range(where: Path | remote.Remote, begin: int, end: int) -> bytes:
+    """Return the bytes of a file from one place to another.
+
+    Raises:
+        UserError: They cannot be fetched.
+    """
+    if isinstance(where, remote.Remote):
+        return where.read(begin, end)
+    with where.open("rb") as file:
+        file.seek(begin)
+        return file.read(end - begin)
 
 
 def _decompress(name: str, opener: Callable[[Path], Any], packed: Path, unpacked: Path) -> None:

@@ -1,7 +1,8 @@
 """Run in the image penstock/beam: files ingested and rows predicted on one machine and on Beam, for a test to compare.
 
 python beam_ingest.py CASES OUTPUT; CASES/NAME/arguments.json says what ingest is given beside CASES/NAME/source, what
-model is to predict the rows, if any, and whether two processes are tried, too.
+model is to predict the rows, if any, whether two processes are tried, too, and the least bytes of a piece, where files
+are to be divided that are not large.
 """
 
 import json
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 from penstock.components._shared.errors import UserError
+from penstock.components.ingestion import pieces
 from penstock.components.ingestion.ingest import ingest
 from penstock.components.prediction.predict import predict
 from penstock.components.training.fit import fit
@@ -25,6 +27,7 @@ ENGINES = {
         },
     },
 }
+LEAST = pieces.LEAST
 PORTS = ("train_set", "eval_set", "rejects")
 
 
@@ -33,6 +36,7 @@ def main(cases: Path, output: Path) -> None:
     for case in sorted(cases.iterdir()):
         arguments = json.loads((case / "arguments.json").read_text())
         model = arguments.pop("model", None)
+        pieces.LEAST = arguments.pop("least", LEAST)
         engines = {name: options for name, options in ENGINES.items() if name != "two" or arguments.pop("two", False)}
         for name, options in engines.items():
             folder = output / case.name / name

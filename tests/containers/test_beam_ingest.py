@@ -50,6 +50,23 @@ def parquet(folder: Path) -> dict[str, Any]:
     }
 
 
+def row_groups(folder: Path) -> dict[str, Any]:
+    """One file of ten row groups, and one of a single one."""
+    table = pa.table(
+        {"id": range(100_000), "s": [f"s{n % 99}" for n in range(100_000)], "l": [[n] for n in range(100_000)]}
+    )
+    pq.write_table(table, folder / "1.parquet", row_group_size=10_000)
+    pq.write_table(table.slice(0, 1000), folder / "2.parquet")
+    return {"least": 200_000, "query": "SELECT id, s, l[1] AS n FROM source WHERE s <> 's7'", "split_keys": ["id"]}
+
+
+def long_text(folder: Path) -> dict[str, Any]:
+    """Lines of which some are bad, and one makes a type wider."""
+    rows = ROWS * 3 + "5.5,1,2019-01-01,wide\n" + ROWS + "x,1,2019-01-01,bad\n" + ROWS + "3,4\n" + ROWS
+    (folder / "1.csv").write_text("id,fare,day,note\n" + rows)
+    return {"least": 200_000, "max_bad_rows": 2}
+
+
 def lines(folder: Path) -> dict[str, Any]:
     (folder / "1.jsonl").write_text('{"a": 1, "b": {"c": [1]}}\nnothing\n{"a": 2.5}\n')
     (folder / "2.jsonl").write_text('{"b": "x", "t": "2019-01-02 10:00:00"}\n' * 9)
@@ -75,7 +92,7 @@ def trips(folder: Path) -> dict[str, Any] | None:
     return {"query": TIPS, "model": model, "two": True} if any(folder.iterdir()) else None
 
 
-CASES = (text, parquet, lines, refused, together, trips)
+CASES = (text, parquet, row_groups, long_text, lines, refused, together, trips)
 
 
 @pytest.fixture(scope="module")
@@ -93,19 +110,26 @@ def tried(built, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     return folder / "output", json.loads((folder / "output" / "found.json").read_text())
 
 
-@pytest.mark.parametrize("case", ["text", "parquet", "lines", "trips"])
+@pytest.mark.parametrize("case", ["text", "parquet", "row_groups", "long_text", "lines", "trips"])
 def test_beam_gives_the_rows_of_one_machine_in_their_sets_and_order(tried, case):
     output, found = tried
     if not (output / case).exists():
         pytest.skip("the real trips are not here")
     here = [hashed(output / case / "local" / port) for port in PORTS]
     assert sum(rows for _, rows, *_ in here) > 0
-    assert found[f"{case}.local"]["bad_rows"] == here[2][1] == {"text": 2, "lines": 1}.get(case, 0)
+    assert found[f"{case}.local"]["bad_rows"] == here[2][1] == {"text": 2, "long_text": 2, "lines": 1}.get(case, 0)
     for engine in ("one", "two"):
         if (output / case / engine).exists():
             assert found[f"{case}.{engine}"] == found[f"{case}.local"]
             assert [hashed(output / case / engine / port) for port in PORTS] == here
     assert (output / case / "two").exists() == (case in ("parquet", "trips"))
+
+
+@pytest.mark.parametrize("case", ["row_groups", "long_text"])
+def test_large_files_are_divided(tried, case):
+    parts = list((tried[0] / case / "one" / "train_set").glob("part-*.parquet"))
+    assert len(parts) >= 4
+    assert len(list((tried[0] / case / "local" / "train_set").glob("part-*.parquet"))) == 1
 
 
 @pytest.mark.parametrize("case", ["parquet", "trips"])

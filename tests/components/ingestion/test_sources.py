@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from penstock.components._shared import remote
+from penstock.components.ingestion import pieces
 from tests.components.spreading import without_beam
 
 CSV = "a,b\n1,x\n2,y\n"
@@ -174,6 +175,39 @@ def test_each_worker_of_beam_fetches_its_file(server, ingested):
     files["/t.csv.gz"] = gzip.compress(CSV.encode())
     with without_beam():
         assert ingested(f"{address}/t.csv.gz", engine="beam").train == ROWS
+
+
+def test_of_a_large_object_each_worker_of_beam_fetches_only_its_piece(bucket, ingested, monkeypatch):
+    numbers = range(5000)
+    sink = pa.BufferOutputStream()
+    table = pa.table({"a": numbers, "b": [f"x{number}" for number in numbers]})
+    pq.write_table(table, sink, row_group_size=500)
+    objects = {
+        "0.parquet": sink.getvalue().to_pybytes(),
+        "0.csv": "".join(["a,b\n", *(f"{number},x{number}\n" for number in numbers)]).encode(),
+        "0.jsonl": "".join(f'{{"a": {number}, "b": "x{number}"}}\n' for number in numbers).encode(),
+    }
+    for name, content in objects.items():
+        bucket.put_object(Bucket="data", Key=name, Body=content)
+    read: list[int] = []
+    range_of = remote.Remote.read
+
+    def counted(self: remote.Remote, begin: int, end: int) -> bytes:
+        read.append(end - begin)
+        return range_of(self, begin, end)
+
+    monkeypatch.setattr(remote.Remote, "read", counted)
+    for name, content in objects.items():
+        monkeypatch.setattr(pieces, "LEAST", len(content) // 5)
+        monkeypatch.setattr(pieces, "_BLOCK", 1000)
+        read.clear()
+        with without_beam():
+            outcome = ingested(f"s3://data/{name}", engine="beam")
+        assert outcome.train == table.to_pylist()
+        assert len(list((outcome.folder / "train_set").glob("part-*"))) == pytest.approx(5, abs=1)
+        # Each twice, as after a retry, and with it the header or the metadata.
+        assert 2 * len(content) - 100 < sum(read) < 3.2 * len(content)
+        assert max(read) < len(content) / 2
 
 
 def test_what_a_web_server_refuses_is_told_without_the_secrets_of_the_uri(server, refused, quick):

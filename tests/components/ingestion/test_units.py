@@ -1,5 +1,6 @@
 """Files that are read one by one, anywhere, beside the same files in one pass."""
 
+import gzip
 import json
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from penstock.components._shared import beam, parts
 from penstock.components._shared.errors import UserError
-from penstock.components.ingestion import csv_files, jsonl_files
+from penstock.components.ingestion import csv_files, jsonl_files, pieces
 from penstock.components.ingestion.ingest import Ingested, ingest
 from tests.components.ingestion.conftest import PORTS
 from tests.components.spreading import content, plain, without_beam
@@ -65,6 +66,18 @@ def little_seen():
         yield
 
 
+@pytest.fixture
+def in_pieces():
+    """Files of some sixty bytes are large."""
+    with patch.object(pieces, "LEAST", 30), patch.object(pieces, "_BLOCK", 64):
+        yield
+
+
+def written(folder: Path, port: str = "train_set") -> int:
+    """Return how many parts Beam made of a set."""
+    return len(list((folder / "beam" / port).glob("part-*.parquet")))
+
+
 VALUES = st.sampled_from(
     ["1", "22", "-3", "", "4.0", "5.5", "1e3", "9007199254740993", "1e300", "nan", "inf", "word", '"a\nb"', '"open',
      "2019-01-02", "2019-01-02 10:00:00", "true", "x,y"]
@@ -90,6 +103,153 @@ def test_whatever_is_in_the_files_they_give_one_by_one_what_they_give_together(
         texts.append("\n".join([header, *lines]) + "\n")
     here, spread = both(write(folder / "source", *texts), folder, eval_fraction=fraction, max_bad_rows=most_bad)
     assert here == spread
+
+
+@given(
+    files=st.lists(
+        st.tuples(HEADERS, st.lists(st.tuples(VALUES, VALUES, VALUES), max_size=12)), min_size=1, max_size=3
+    ),
+    ending=st.sampled_from(["\n", "\r\n", "\r"]),
+    last=st.booleans(),
+    mark=st.sampled_from(["", "\ufeff"]),
+    most_bad=st.sampled_from([0, 1, 99]),
+)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_in_the_pieces_of_files_they_give_what_the_files_give(
+    little_seen, in_pieces, tmp_path_factory, files, ending, last, mark, most_bad
+):
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "source").mkdir()
+    for number, (header, rows) in enumerate(files):
+        first = {"a": "7", "A": "7", "b": "2019-01-01", "c": "true"}
+        names = header.split(",")
+        lines = [header, ",".join(first[name] for name in names), *(",".join(row[: len(names)]) for row in rows)]
+        text = mark + ending.join(line.replace("\n", ending) for line in lines) + ending * last
+        (folder / "source" / f"{number}.csv").write_bytes(text.encode())
+    here, spread = both(folder / "source", folder, eval_fraction=0.5, max_bad_rows=most_bad)
+    assert here == spread
+
+
+KEYS = st.sampled_from(["a", "b"])
+ITEMS = st.sampled_from(
+    ["1", "2.5", "9007199254740993", '"x"', '"a, b"', "null", "[1, {}]", "NaN", "nan", "1,", "-", '"']
+)
+LINES = st.one_of(
+    st.builds('{{"{}": {}}}'.format, KEYS, ITEMS),
+    st.builds('{{"{}": {}, "{}": {}}}'.format, KEYS, ITEMS, KEYS, ITEMS),
+    st.sampled_from(["", "  ", "[]", "word", '{"z": 1}', '{"a": 1}\r', '{"a":', "1}"]),
+)
+
+
+@given(lines=st.lists(LINES, max_size=16), last=st.booleans(), most_bad=st.sampled_from([0, 99]))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_in_the_pieces_of_json_lines_they_give_what_the_file_gives(
+    little_seen, in_pieces, tmp_path_factory, lines, last, most_bad
+):
+    folder = tmp_path_factory.mktemp("files")
+    text = "\n".join(['{"a": 1, "b": 2}', *lines]) + "\n" * last
+    here, spread = both(write(folder / "source", text, suffix="jsonl"), folder, max_bad_rows=most_bad)
+    assert here == spread
+
+
+def test_text_is_divided_at_lines_and_its_bad_rows_keep_their_numbers(in_pieces, tmp_path):
+    lines = [f"{number},x{number}" for number in range(50)]
+    lines[20] = lines[40] = "bad"
+    source = write(tmp_path / "s", "\n".join(["a,b", *lines]) + "\n")
+    _, _, _, (_, _, _, rejects) = same(source, tmp_path, eval_fraction=0, max_bad_rows=2)
+    assert [row["line"] for row in rejects] == ["22", "42"]
+    assert written(tmp_path) > 4
+    objects = [f'{{"a": {line.partition(",")[0]}}}' if "," in line else line for line in lines]
+    source = write(tmp_path / "j", "\n".join(objects), suffix="jsonl")
+    _, _, _, (_, _, _, rejects) = same(source, tmp_path, eval_fraction=0, max_bad_rows=2)
+    assert [row["line"] for row in rejects] == ["21", "41"]
+    assert written(tmp_path) > 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b\n" + '1,5" x\n2,6" y\n' * 20,
+        "a,b\n" + "1,x\n" * 20 + '2,"y\n' + "3,z\n" * 200,
+        "a,b\n" + '1, "x"\n' * 20,
+        "a,b\n" + '1,"x" y\n' * 20,
+        "a\n" + "1\n\n" * 20,
+        "a,b\r" + "1,x\r" * 20,
+        "a,b\n" + "1,x\n1,y\r\n" * 20,
+    ],
+    ids=["stray", "open", "blank", "behind", "one column", "returns", "mixed"],
+)
+def test_text_of_which_it_is_not_certain_where_records_end_is_not_divided(in_pieces, tmp_path, text):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "0.csv").write_bytes(text.encode())
+    both(tmp_path / "s", tmp_path, eval_fraction=0, max_bad_rows=99)
+    assert written(tmp_path) <= 1
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_text_is_not_divided_within_quotes(in_pieces, tmp_path, ending):
+    text = '"a\n""A""",b\n' + ('1,"x ""y"",\n\nz"\n' * 3 + '2,""\n"3",""""\n') * 12
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "0.csv").write_bytes(text.replace("\n", ending).encode())
+    result, *_ = same(tmp_path / "s", tmp_path, eval_fraction=0)
+    assert result.train_rows == 60
+    assert written(tmp_path) > 1
+
+
+def test_what_is_compressed_or_of_another_encoding_is_not_divided(in_pieces, tmp_path):
+    text = "a,b\n" + "1,ä\n" * 50
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "0.csv.gz").write_bytes(gzip.compress(text.encode()))
+    same(tmp_path / "s", tmp_path, eval_fraction=0)
+    assert written(tmp_path) == 1
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "0.csv").write_bytes(text.encode("latin-1"))
+    same(tmp_path / "t", tmp_path, eval_fraction=0, encoding="latin-1")
+    assert written(tmp_path) == 1
+
+
+def grouped(folder: Path, groups: int = 7, **more: Any) -> Path:
+    """Write two Parquet files, one of so many row groups and some columns that the other lacks."""
+    folder.mkdir()
+    rows = groups * 10
+    table = pa.table(
+        {
+            "a": pa.array(range(rows), pa.int32()),
+            "s": [None if number % 7 == 0 else f"s{number % 5}" for number in range(rows)],
+            "l": [[number] for number in range(rows)],
+            "t": pa.array(range(rows), pa.timestamp("ns")),
+        }
+        | more
+    )
+    pq.write_table(table, folder / "0.parquet", row_group_size=10)
+    pq.write_table(pa.table({"A": [0.5, None]}), folder / "1.parquet")
+    return folder
+
+
+def test_parquet_is_divided_between_row_groups(in_pieces, tmp_path):
+    source = grouped(tmp_path / "s")
+    _, (schema, number, _, rows), _, _ = same(source, tmp_path, eval_fraction=0)
+    assert (schema["a"], number) == ("double", 72)
+    assert [row["a"] for row in rows] == [*(repr(float(number)) for number in range(70)), "0.5", "None"]
+    assert written(tmp_path) == 8
+    same(source, tmp_path, eval_fraction=0.3, query="SELECT a, s, unnest(l) AS n FROM source WHERE s = 's3' AND a > 20")
+    assert "no rows" in same(source, tmp_path, query="SELECT a FROM source WHERE a > 1000")
+
+
+def test_pieces_have_as_many_bytes_as_is_wanted(monkeypatch, tmp_path):
+    source = grouped(tmp_path / "s", groups=60) / "0.parquet"
+    monkeypatch.setattr(pieces, "LEAST", source.stat().st_size // 4)
+    found = pieces.of_row_groups(source)
+    assert [piece.rows[0] for piece in found] == [0, *(piece.rows[1] for piece in found[:-1])]
+    assert (len(found), found[-1].rows[1]) == (pytest.approx(4, abs=1), 600)
+    monkeypatch.setattr(pieces, "LEAST", source.stat().st_size)
+    assert pieces.of_row_groups(source) == []
+
+
+def test_a_column_that_is_called_as_the_number_of_a_row_keeps_a_file_whole(in_pieces, tmp_path):
+    source = grouped(tmp_path / "s", File_Row_Number=[5] * 70)
+    same(source, tmp_path, eval_fraction=0)
+    assert written(tmp_path) == 2
 
 
 def test_a_type_that_one_file_makes_wider_is_as_wide_in_all_of_them(little_seen, tmp_path):
