@@ -84,7 +84,7 @@ def test_a_good_version_gets_all_traffic_step_by_step_and_no_request_fails(versi
     old, good = versions["old"], versions["good"]
     with Load(versions["url"]) as load, Watch(endpoint, NAME) as watch:
         result, history = go()
-    assert (result.promoted, result.outcome, result.previous) == (True, "promoted", old)
+    assert (result.promoted, result.outcome, result.previous) == (True, "promoted", old), result.reason
     assert watch.seen == [
         {old: 100},
         *({old: 100 - share, good: share} for share in (5, 25, 50)),
@@ -308,7 +308,7 @@ def test_servers_that_have_ended_are_started_anew_before_they_get_traffic(versio
     set_traffic(endpoint=NAME, traffic={versions["old"]: 100}, options=options)
     with Load(versions["url"]) as load:
         result, history = go(steps=[50, 100])
-    assert (result.promoted, load.failed, history["notes"]) == (True, {}, [])
+    assert (result.promoted, load.failed, history["notes"]) == (True, {}, []), result.reason
 
 
 def test_a_version_before_that_ends_on_the_way_is_told(versions, endpoint, go):
