@@ -98,7 +98,7 @@ class Remote:
                 raise ConnectionError(f"{len(found)} of {end - begin} bytes arrived")
             return found
 
-        return _attempted(part, self.name, self.refuse)
+        return attempted(part, self.name, self.refuse)
 
 
 def find(uri: str, refuse: Refusal) -> list[Remote]:
