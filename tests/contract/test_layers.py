@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STDLIB = sys.stdlib_module_names
 DATA = {
-    "aiohttp", "alembic", "apache_beam", "azure", "duckdb", "dulwich", "feast", "fsspec", "google", "jinja2", "keras",
-    "kubernetes", "lightgbm", "markupsafe", "marshmallow", "matplotlib", "mlflow", "numpy", "optuna", "pandas",
+    "aiohttp", "alembic", "apache_beam", "azure", "duckdb", "dulwich", "feast", "fsspec", "google", "grpc", "jinja2",
+    "keras", "kubernetes", "lightgbm", "markupsafe", "marshmallow", "matplotlib", "mlflow", "numpy", "optuna", "pandas",
     "polars", "prometheus_client", "psycopg", "pyarrow", "requests", "scipy", "shap", "sklearn", "skops", "sqlalchemy",
     "tensorflow", "tensorflow_data_validation", "tensorflow_metadata", "tensorflow_model_analysis",
     "tensorflow_transform", "tfx_bsl", "urllib3", "xgboost", "yaml",
