@@ -25,6 +25,7 @@ from penstock.components.ingestion import split as splits
 from penstock.components.ingestion.outcome import Ingested, check, outcome
 from penstock.components.ingestion.problems import problem
 from penstock.components.ingestion.rejects import Rejects
+from penstock.components.ingestion.room import check_room
 from penstock.components.ingestion.sources import File, Found, find, lay_out
 from penstock.components.ingestion.split import Split
 from penstock.components.ingestion.transfer import Files, transfer
@@ -91,6 +92,7 @@ def ingest(
         if on_beam is None:
             folders = [stack.enter_context(new_folder(path)) for path in paths]
             found = find(source, format, encoding, scratch)
+            check_room(found, encoding, query, scratch, folders[0], together=True)
             return _in_one_pass(found, query, given, encoding, split, max_bad_rows, folders, scratch)
         places = [
             beam.place(on_beam, port, os.path.abspath(path), uri)
@@ -102,6 +104,8 @@ def ingest(
         if not on_beam.here and isinstance(found[0].where, Path):
             what = f"{found[0].name} is on this machine, where {on_beam.runner} cannot read it"
             raise problem("source", what, "Give a URI of gs, s3, abfss or https, or the runner DirectRunner")
+        if on_beam.here:
+            check_room(found, encoding, query, scratch, gathered[0].folder, together=False)
         return by_units(
             found,
             query=query,

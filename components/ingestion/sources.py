@@ -73,6 +73,10 @@ class Found:
         """Return whether its bytes can be had by their place, and are those of its rows."""
         return self.size is not None and unpack.is_plain(self.name, self.encoded(encoding))
 
+    def least(self, encoding: str) -> int:
+        """Return how many bytes it takes, at the least, to lay it out."""
+        return unpack.least(self.name, self.where, self.encoded(encoding))
+
     def encoded(self, encoding: str) -> str:
         """Return the encoding of its text, from that of CSV files."""
         return encoding if self.format in ("csv", "tsv") else "utf-8"

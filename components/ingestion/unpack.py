@@ -61,6 +61,21 @@ def lay_out(name: str, where: Path | remote.Remote, path: Path, encoding: str) -
         path.symlink_to(where.resolve())
 
 
+def least(name: str, where: Path | remote.Remote, encoding: str) -> int:
+    """Return how many bytes a file takes, at the least, where it is laid out; 0 where nobody knows."""
+    size = (where.stat().st_size if isinstance(where, Path) else where.size) or 0
+    if isinstance(where, Path) and is_plain(name, encoding):
+        return 0  # a link
+    suffix = Path(name).suffix.lower()
+    if suffix in COMPRESSIONS:
+        told = 0
+        if suffix == ".gz" and size > 4 and isinstance(where, Path):
+            # What a member ends with: the length of its content, modulo 2**32; see RFC 1952, section 2.3.1.
+            told = int.from_bytes(read_range(where, size - 4, size), "little")
+        size = max(size // 2, told)  # headers apart, nothing becomes much larger by being compressed
+    return size // 2 if encoding == "utf-16" else size
+
+
 def is_plain(name: str, encoding: str) -> bool:
     """Return whether the plain content of a file is its bytes."""
     return Path(name).suffix.lower() not in COMPRESSIONS and encoding == "utf-8"

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import hashlib
 import lzma
 import threading
 import time
@@ -12,8 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from penstock.components._shared import remote
-from penstock.components.ingestion import pieces
+from penstock.components._shared import beam, remote
+from penstock.components._shared.errors import UserError
+from penstock.components.ingestion import pieces, unpack
+from penstock.components.ingestion.ingest import ingest
+from penstock.components.ingestion.room import check_room
+from penstock.components.ingestion.sources import find
+from tests.components.ingestion.conftest import PORTS
 from tests.components.spreading import without_beam
 
 CSV = "a,b\n1,x\n2,y\n"
@@ -263,6 +269,61 @@ def test_the_scratch_folder_is_removed_after_success_and_after_failure(file, ing
     ingested(file("t.csv.gz", gzip.compress(CSV.encode())))
     refused(file("u.csv.gz", gzip.compress(b"a,b\n1\n")))
     assert list(scratch.iterdir()) == []
+
+
+NOISE = "a,b\n" + "".join(f"{hashlib.sha256(b'%d' % n).hexdigest()},{n}\n" for n in range(30_000))  # 2 MB
+
+
+@pytest.mark.parametrize("engine", beam.ENGINES)
+@pytest.mark.parametrize(
+    ("name", "content", "encoding"),
+    [
+        ("t.csv.gz", gzip.compress(("a,b\n" + "1,x\n" * 500_000).encode()), "utf-8"),  # 5 kB, of which 2 MB come
+        ("t.csv.bz2", bz2.compress((NOISE * 3).encode()), "utf-8"),
+        ("t.csv", NOISE.encode(), "latin-1"),
+        ("t.csv", NOISE.encode("utf-16"), "utf-16"),
+    ],
+    ids=["gz", "bz2", "latin-1", "utf-16"],
+)
+def test_files_that_do_not_fit_on_the_disk_once_they_are_plain_are_refused_before(
+    file, refused, small_disk, monkeypatch, name, content, encoding, engine
+):
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    monkeypatch.setattr(unpack, "lay_out", None)  # not even tried
+    with without_beam():
+        error = refused(file(name, content), encoding=encoding, engine=engine)
+    assert error.argument == "source"
+    assert "its files, fetched and unpacked, take at least " in error.problem
+    assert error.problem.endswith("where 1 MB are free")
+    assert "TMPDIR" in error.remedy
+    assert ('set engine to "beam"' in error.remedy) == (engine == "local")
+
+
+def test_files_are_counted_together_on_one_machine_only(file, small_disk, tmp_path):
+    for number in range(3):
+        source = file(f"d/{number}.csv.gz", gzip.compress(("a,b\n" + "1,x\n" * 100_000).encode())).parent
+    found = find(str(source), "auto", "utf-8", tmp_path)
+    check_room(found, "utf-8", "", small_disk, tmp_path, together=False)
+    with pytest.raises(UserError, match="take at least 1 MB in "):
+        check_room(found, "utf-8", "", small_disk, tmp_path, together=True)
+
+
+def test_of_an_object_that_is_far_away_the_size_is_told_by_its_store(bucket, refused, small_disk, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    bucket.put_object(Bucket="data", Key="t.csv", Body=NOISE.encode())
+    assert "take at least 2 MB" in refused("s3://data/t.csv").problem
+
+
+def test_sets_that_hardly_fit_are_warned_of_and_written_where_they_do(file, small_disk, capsys):
+    source = file("t.csv", "a,b\n" + "1,always the same\n" * 400_000)
+    ports = [small_disk / port for port in PORTS]
+    assert ingest(str(source), *ports, eval_fraction=0).train_rows == 400_000
+    said = capsys.readouterr().err
+    assert said.startswith("warning: ingest: source: the source's files, laid out, and both sets usually take 1 MB in ")
+    assert f"{small_disk}/train_set, where 1 MB are free. Give the step a larger disk" in said
+    assert said.count("\n") == 1
+    ingest(str(source), *ports, query="SELECT a FROM source", eval_fraction=0)  # of which nobody knows
+    assert not capsys.readouterr().err
 
 
 def test_parquet_files_are_joined_by_name_and_keep_their_types(file, ingested):
