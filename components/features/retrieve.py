@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from feast import FeatureService, FeatureView
 
-from penstock.components._shared.dataset import Dataset, open_dataset, write_dataset
+from penstock.components._shared import disk
+from penstock.components._shared.dataset import Dataset, batches_of, open_dataset, write_dataset
 from penstock.components._shared.errors import UserError
 from penstock.components.features.historical import historical
 from penstock.components.features.problems import listed
@@ -72,6 +73,11 @@ def retrieve(
     with opened(repo, config, COMPONENT) as place, TemporaryDirectory(prefix="penstock-joined-") as scratch:
         asked = place.service(service)
         check_columns(place, asked, given, "entities")
+        size = disk.carried(given, given.schema)
+        # What lies at `dataset` makes room before rows are written there.
+        written = {Path(scratch): size, Path(dataset): 0 if Path(dataset).exists() else size}
+        what, remedy = "the rows, written twice,", "Bring fewer rows or columns, or give the step a larger disk"
+        disk.require(written, COMPONENT, "entities", what, remedy)
         with place.speaking("features cannot be read"):
             joined = historical(place.store, given.files, asked, scratch, timestamp=timestamp)
         if joined.rows != given.rows:
@@ -119,9 +125,8 @@ def check_times(dataset: Dataset, timestamp: str, component: str, argument: str)
 
 
 def _texts(file: Path, column: str) -> Iterator[str | None]:
-    with pq.ParquetFile(file) as opened_file:
-        for batch in opened_file.iter_batches(BATCH, columns=[column]):
-            yield from pc.unique(batch.column(0)).to_pylist()
+    for batch in batches_of([file], BATCH, [column]):
+        yield from pc.unique(batch.column(0)).to_pylist()
 
 
 def _zone(text: str | None) -> str | None:
@@ -195,13 +200,11 @@ class _Counted:
         self._files, self._features = files, features
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        for file in self._files:
-            with pq.ParquetFile(file) as opened_file:
-                for batch in opened_file.iter_batches(BATCH):
-                    lacks = [pc.is_null(batch.column(name), nan_is_null=True) for name in self._features]
-                    if lacks:
-                        self.incomplete += pc.sum(reduce(pc.or_, lacks)).as_py() or 0
-                    yield batch.cast(self.schema)
+        for batch in batches_of(self._files, BATCH):
+            lacks = [pc.is_null(batch.column(name), nan_is_null=True) for name in self._features]
+            if lacks:
+                self.incomplete += pc.sum(reduce(pc.or_, lacks)).as_py() or 0
+            yield batch.cast(self.schema)
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:

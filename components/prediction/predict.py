@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penstock.components._shared import beam
+from penstock.components._shared import beam, disk
 from penstock.components._shared.dataset import Dataset, open_dataset, require_columns
 from penstock.components._shared.errors import UserError, on_behalf_of
 from penstock.components._shared.model import TabularModel, load_model
@@ -103,6 +103,14 @@ def predict(
             spread = functools.partial(beam.spread, on_beam, folder=scratch)
             return Predicted(*by_units(scoring, schema, places[0], places[1], gathered, spread))
     with new_folder(rejects) as rejects_folder, new_folder(predictions) as folder:
+        if not max_bad_rows:  # of bad rows, nothing is kept
+            disk.require(
+                {folder: disk.carried(rows, kept)},
+                COMPONENT,
+                "keep",
+                "the columns to keep",
+                "Keep fewer, or give the step a larger disk",
+            )
         written = Written(folder, rejects_folder, schema, kept, loaded, max_bad_rows)
         for batch in backend.scored(scoring):
             written.add(batch)

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -48,6 +49,16 @@ def test_every_row_has_what_was_known_at_its_time_and_rows_keep_their_order(sync
     ]  # fmt: skip
     assert [row["hour"] for row in rows(tmp_path / "joined")] == [12, 11, 12, 12, 9, 13, 13, 12]
     assert (done.rows, done.missing, done.incomplete) == (8, {"sold": 3, "price": 3, "hour": 0}, 4)
+
+
+def test_rows_that_do_not_fit_on_the_disk_twice_are_refused_before(synced, dataset, tmp_path, small_disk, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    many = entities([("a", NOON)] * 100_000).append_column("noise", pa.array(np.random.default_rng(0).random(100_000)))
+    retrieved(synced, dataset, tmp_path, many.slice(0, 50_000))
+    given = {"service": "shops", "timestamp": "time"}
+    with pytest.raises(UserError, match="retrieve_features: entities: the rows, written twice, take at least 1 MB in "):
+        retrieve(dataset(many, "entities"), small_disk / "joined", str(synced), **given)
+    assert not (small_disk / "joined").exists()
 
 
 def test_a_row_that_was_corrected_later_counts_as_it_was_corrected(synced, dataset, tmp_path):

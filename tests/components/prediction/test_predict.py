@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from penstock.components._shared.dataset import open_dataset
+from penstock.components._shared.dataset import open_dataset, write_dataset
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.model import load_model
 from penstock.components.prediction import scoring
@@ -61,6 +62,18 @@ def test_all_columns_can_be_kept(predicted, models):
     _, found, _ = predicted(models["fare"], trips(5), keep=["*"])
     assert found.schema.names == [*trips(5).schema.names, "prediction"]
     assert found.select(trips(5).schema.names).equals(trips(5))
+
+
+def test_columns_that_do_not_fit_on_the_disk_are_refused_before_they_are_kept(models, small_disk, tmp_path):
+    table, rows = trips(90_000), tmp_path / "rows"
+    for name in ("x", "y"):
+        table = table.append_column(name, pa.array(np.random.default_rng(0).random(90_000)))
+    write_dataset(rows, table.schema, table.to_batches())
+    outputs = small_disk / "predictions", small_disk / "rejects"
+    with pytest.raises(UserError, match=r"predict_batch: keep: the columns to keep take at least . MB in ") as caught:
+        predict(models["fare"], rows, *outputs, keep=["*"])
+    assert str(caught.value).endswith("where 1 MB are free. Keep fewer, or give the step a larger disk.")
+    assert not any(output.exists() for output in outputs)
 
 
 def test_bad_rows_are_counted_and_kept_aside(predicted, models, monkeypatch):
