@@ -191,10 +191,7 @@ def measure_on_beam(
             from tensorflow_model_analysis.extractors import slice_key_extractor
 
             config = _config(model.task, len(classes), list(names))
-            rows = (
-                beam.items(pipeline, row_groups)
-                | "predict" >> apache_beam.FlatMap(_extracts, asked)
-            )
+            rows = beam.items(pipeline, row_groups) | "predict" >> apache_beam.FlatMap(_extracts, asked)
             found = rows | "evaluate" >> model_eval_lib.ExtractAndEvaluate(
                 extractors=[slice_key_extractor.SliceKeyExtractor(eval_config=config, materialize=False)],
                 evaluators=[evaluators.MetricsPlotsAndValidationsEvaluator(eval_config=config)],

@@ -53,8 +53,8 @@ def test_every_row_has_what_was_known_at_its_time_and_rows_keep_their_order(sync
 
 def test_rows_that_do_not_fit_on_the_disk_twice_are_refused_before(synced, dataset, tmp_path, small_disk, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(small_disk))
-    many = entities([("a", NOON)] * 100_000).append_column("noise", pa.array(np.random.default_rng(0).random(100_000)))
-    retrieved(synced, dataset, tmp_path, many.slice(0, 50_000))
+    many = entities([("b", NOON)] * 150_000).append_column("noise", pa.array(np.random.default_rng(0).random(150_000)))
+    retrieved(synced, dataset, tmp_path, many.slice(0, 40_000))
     given = {"service": "shops", "timestamp": "time"}
     with pytest.raises(UserError, match="retrieve_features: entities: the rows, written twice, take at least 1 MB in "):
         retrieve(dataset(many, "entities"), small_disk / "joined", str(synced), **given)
