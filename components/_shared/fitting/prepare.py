@@ -140,7 +140,7 @@ def prepare(
     besides = [target, *([weight_column] if weight_column else [])]
     read = _sources(graph, columns, {"train_set": train_rows, "eval_set": eval_rows}, besides) if graph else columns
     require_columns(eval_rows, [*read, *besides], "train", "eval_set")
-    _require_memory(row, streamed, [train_rows.rows, eval_rows.rows], [train_rows.schema.get(each) for each in columns])
+    _require_memory(row, streamed, [train_rows.rows, eval_rows.rows], train_rows.schema, columns, besides)
     embedded = graph.embed(columns, Tables(train_rows, read, streamed=True).schema) if graph else None
 
     def tables_of(dataset: Dataset, argument: str) -> Tables:
@@ -257,28 +257,35 @@ def _sources(
     return read
 
 
-def _require_memory(row: Framework, streamed: bool, sets: Sequence[int], types: Sequence[str | None]) -> None:
+def _require_memory(
+    row: Framework,
+    streamed: bool,
+    sets: Sequence[int],
+    schema: Mapping[str, str],
+    columns: Sequence[str],
+    besides: Sequence[str],
+) -> None:
     """Refuse rows that do not fit into the memory that there is, before any is read.
 
-    Rows in memory are there as they are read and as frameworks take them, and those of a set at a time once more on
-    the way from one to the other; what a framework makes of them comes on top.
+    Rows in memory are there as they are read and as frameworks take them, and what is learned from, a set at a time,
+    once more on the way from one to the other; what a framework makes of them comes on top.
 
     Args:
         sets: Rows of each set.
-        types: Of the columns.
+        besides: Columns that are read beside those that are learned from.
     """
-    rows, columns = sum(sets), len(types)
+    rows = sum(sets)
     if streamed:
-        needed = rows * (row.bytes_of_row + row.bytes_of_cell * columns)
+        needed = rows * (row.bytes_of_row + row.bytes_of_cell * len(columns))
     else:
-        width = sum(WIDTHS.get(each or "", 0) for each in types)
-        needed = rows * (8 * columns + width) + max(sets) * width
+        learned, other = (sum(WIDTHS.get(schema.get(each, ""), 0) for each in names) for names in (columns, besides))
+        needed = rows * (8 * (len(columns) + len(besides)) + learned + other) + max(sets) * learned
     argument, remedy = "external_memory", "set it to true, and rows are read part by part"
     if streamed:
         argument, remedy = "train_set", "ingest fewer rows or columns"
     elif row.whole({}):
         remedy = f"set it to true, with one of {', '.join(frameworks.EXTERNAL)}"
-    what = f"{rows:,} rows of {columns:,} columns"
+    what = f"{rows:,} rows of {len(columns):,} columns"
     memory.require(needed, "train", argument, what, f"Give the step more, or {remedy}")
 
 
