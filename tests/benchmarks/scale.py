@@ -228,13 +228,18 @@ def main() -> None:
     on_beam = ["ingest", "train_lightgbm", *(name for name, each in STEPS.items() if each.image)]
     steps = given.steps or (on_beam if given.beam else HERE)
     for rows in map(int, given.rows):
-        scratch = given.scratch.resolve() / f"{rows}"
+        scratch, model = (given.scratch.resolve() / name for name in (f"{rows}", "model"))
         source(scratch / "source", rows)
+        if model.exists():  # of fewer rows, for steps that need one where these are too many to train on
+            shutil.copytree(model, scratch / "model")
         for name in steps:
             load = os.getloadavg()[0]
             cell = measured(name, scratch)
             print(f"{rows:,} rows: {name}: {cell} (load before: {load:.1f})", flush=True)
             PAGE.write_text(updated(PAGE.read_text(), {(name, rows): cell}))
+        if (scratch / "model").exists():
+            shutil.rmtree(model, ignore_errors=True)
+            (scratch / "model").rename(model)
         shutil.rmtree(scratch)
 
 
