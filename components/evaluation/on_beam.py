@@ -206,7 +206,7 @@ def measure_on_beam(
                     | "errors" >> apache_beam.FlatMap(_errors)
                     | "count" >> apache_beam.combiners.Count.PerElement()
                     | "by slice" >> apache_beam.MapTuple(_by_slice)
-                    | "together" >> apache_beam.GroupByKey()
+                    | "of a slice" >> apache_beam.GroupByKey()
                     | "tell medians" >> apache_beam.MapTuple(_median_line)
                 )
             beam.tell_all(lines | "all" >> apache_beam.Flatten(), told)
