@@ -28,7 +28,7 @@ import yaml
 
 from penstock.components._shared.dataset import open_dataset
 from penstock.components._shared.errors import UserError
-from penstock.components._shared.fitting import frameworks, prepare
+from penstock.components._shared.fitting import frameworks, learning, prepare
 from penstock.components._shared.model import load_model
 from penstock.components.deployment.serving import served
 from penstock.components.deployment.serving.settings import Settings
@@ -164,7 +164,7 @@ def test_early_stopping_keeps_the_best_round_and_reports_each(streamed, tmp_path
     prepared = prepare.prepare(*halves, given, {"learning_rate": 0.05, "batch_size": 32})
     losses = []
     job = dataclasses.replace(prepared.job, report=lambda number, found: losses.append(found["log_loss"]))
-    learned = prepare.learn(prepared.row, "keras", job)
+    learned = learning.learn(prepared.row, "keras", job)
     assert len(losses) == learned.rounds + 5 < 200
     assert learned.rounds == int(np.argmin(losses)) + 1
     assert learned.metrics["eval_log_loss"] == pytest.approx(min(losses), rel=1e-6)
@@ -205,7 +205,7 @@ def test_the_seed_decides_every_byte_of_the_model_and_a_stopped_fit_goes_on_wher
         dataset, dataset, prepare.Settings(**settings, checkpoint=str(place)), given["hyperparameters"]
     )
     with pytest.raises(Killed):
-        prepare.learn(prepared.row, "keras", dataclasses.replace(prepared.job, report=stop))
+        learning.learn(prepared.row, "keras", dataclasses.replace(prepared.job, report=stop))
     (file,) = place.iterdir()
     with np.load(file) as arrays:
         assert arrays["round"][0] == 3
