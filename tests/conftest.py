@@ -109,7 +109,7 @@ def serving(folder: Path, **settings: object) -> Iterator[str]:
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     """An S3 bucket `data` of a server on loopback, and the client that fills it."""
     boto3 = pytest.importorskip("boto3")
-    pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs")
     moto = pytest.importorskip("moto.server")
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -122,6 +122,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()  # of clients that know the server of another test
     client = boto3.client("s3")
     client.create_bucket(Bucket="data")
     yield client

@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 
-import fsspec
 import pyarrow as pa
 import pytest
 
@@ -10,12 +9,6 @@ from penstock.components._shared import places, remote
 from penstock.components._shared.dataset import DatasetWriter, open_dataset
 from penstock.components._shared.errors import UserError
 from penstock.components._shared.parts import deliver, gathering, publish
-
-
-@pytest.fixture(autouse=True)
-def forgotten():
-    """Clients of servers of other tests; a process has one server."""
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 @pytest.fixture(params=["path", "s3"])
