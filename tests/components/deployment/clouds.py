@@ -12,7 +12,6 @@ from penstock.components._shared.clouds import azureml, calls
 from penstock.components.deployment.backends import azureml as azureml_backend
 from penstock.components.deployment.backends import kubeflow as kserve_backend
 from penstock.components.deployment.backends import vertex as vertex_backend
-from penstock.components.deployment.deploy import _candidate
 from penstock.components.deployment.serving import payloads
 from penstock.components.deployment.serving.metrics import Metrics
 from penstock.testing import Answer, ApiError, AzureMLStandIn, KServeStandIn, VertexStandIn
@@ -183,12 +182,3 @@ def quicken(monkeypatch):
         monkeypatch.setattr(module, "POLL", 0.01)
     monkeypatch.setattr(calls, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(azureml_backend, "MINUTE", MINUTE)
-
-
-def two(models, loaded):
-    """Return two models, and what serves each, by the version that it is deployed as."""
-    found = {}
-    for name in ("xgboost-binary", "lightgbm-binary"):
-        folder = models(name)
-        found[_candidate(folder, "").version] = folder, loaded(name)
-    return found

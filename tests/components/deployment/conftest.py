@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from penstock.components.deployment.deploy import _candidate
 from penstock.components.deployment.serving import served
 from penstock.components.deployment.serving.settings import Settings
 from penstock.components.training.fit import fit
@@ -179,6 +180,16 @@ def serving(
             process.kill()
         process.wait()
         listener.join(5)
+
+
+@pytest.fixture(scope="session")
+def two(models, loaded) -> dict[str, tuple[Path, served.Served]]:
+    """Two models, and what serves each, by the version that it is deployed as."""
+    found = {}
+    for name in ("xgboost-binary", "lightgbm-binary"):
+        folder = models(name)
+        found[_candidate(folder, "").version] = folder, loaded(name)
+    return found
 
 
 @pytest.fixture(scope="session")

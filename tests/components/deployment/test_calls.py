@@ -16,9 +16,8 @@ from tests.components.deployment.clouds import NAME, standing
 
 
 @pytest.fixture
-def vertex(models, loaded, monkeypatch):
+def vertex(two, monkeypatch):
     clouds.quicken(monkeypatch)
-    two = clouds.two(models, loaded)
     with standing("vertex", {version: served for version, (_, served) in two.items()}) as cloud:
         cloud.folder = next(iter(two.values()))[0]
         yield cloud

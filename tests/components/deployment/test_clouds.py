@@ -35,11 +35,6 @@ def _quick(monkeypatch):
     clouds.quicken(monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def two(models, loaded):
-    return clouds.two(models, loaded)
-
-
 @pytest.fixture(params=PLATFORMS)
 def cloud(request, two):
     with standing(request.param, {version: served for version, (_, served) in two.items()}) as cloud:

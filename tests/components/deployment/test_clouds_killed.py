@@ -66,12 +66,9 @@ CHANGES = {
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_killed_after_any_change_it_is_finished_by_the_next_attempt(
-    platform, operation, models, loaded, tmp_path, monkeypatch
-):
+def test_killed_after_any_change_it_is_finished_by_the_next_attempt(platform, operation, two, tmp_path, monkeypatch):
     clouds.quicken(monkeypatch)
     monkeypatch.setattr(azureml, "HELD", 0.3)
-    two = clouds.two(models, loaded)
     prepare, work, undo = OPERATIONS[operation]
     with standing(platform, {version: served for version, (_, served) in two.items()}) as cloud:
         endpoint = Endpoint(cloud, two, tmp_path)

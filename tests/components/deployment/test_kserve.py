@@ -20,11 +20,6 @@ def _quick(monkeypatch):
     clouds.quicken(monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def two(models, loaded):
-    return clouds.two(models, loaded)
-
-
 @pytest.fixture
 def cloud(two):
     with standing("kubeflow", {version: served for version, (_, served) in two.items()}) as cloud:
