@@ -20,6 +20,8 @@ from penstock.components.features.offline import ROW, TYPE, Slices, StreamedJob
 EVENT_TIMESTAMP = "event_timestamp"
 PART_ROWS = 1 << 20  # of a part file
 ROW_GROUP = 122_880
+# By itself Arrow keeps all that it has read of a file until its end.
+PARQUET = pads.ParquetFileFormat(default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=False))
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def historical(
         UserError: A key or timestamps are missing or are none, or entities have a column of a feature's name.
     """
     if not isinstance(entities, pads.Dataset):
-        entities = pads.dataset([os.fspath(path) for path in entities], format="parquet")
+        entities = pads.dataset([os.fspath(path) for path in entities], format=PARQUET)
     _check_times(entities, timestamp)
     _check_names(entities, features)
     rows, missing = 0, dict[str, int]()

@@ -234,7 +234,7 @@ class Slices:
 
     def __init__(self, dataset: pads.Dataset) -> None:
         self._schema = dataset.schema
-        self._batches = dataset.to_batches()
+        self._batches = dataset.to_batches(batch_readahead=1, fragment_readahead=1)
         self._left: pa.RecordBatch | None = None
 
     def take(self, rows: int) -> pa.Table:
