@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from penstock.components._shared.errors import UserError
 MOST = 20  # slices of a column, beside "other"
 BINS = 5  # of a number or a time with more distinct values than that
 NULL, OTHER = "null", "other"
+_COUNTED = 1 << 20  # entries of counts that are kept before those of one value become one
 
 
 @dataclass(frozen=True)
@@ -80,29 +82,69 @@ class Rule:
         return codes
 
 
-def rule_of(column: pa.ChunkedArray, name: str, component: str, argument: str) -> Rule:
-    """Return by what a column is sliced; see cut()."""
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise UserError(component, argument, f"{name!r} is {kind}", "Slice by a column of text, numbers or times")
-    flat = _flat(column)
-    counts = pc.value_counts(text_of(flat))
-    distinct = len(counts)
+@dataclass(frozen=True)
+class Counts:
+    """How many rows of a column have which value.
+
+    Attributes:
+        values: Each once, of the column's type without its dictionary; null and NaN are null.
+        rows: Of each value.
+    """
+
+    values: pa.Array
+    rows: np.ndarray
+
+
+def counts_of(column: Iterable[pa.Array | pa.ChunkedArray], name: str, component: str, argument: str) -> Counts:
+    """Count the values of a column, of which no more than a piece at a time has to be in memory.
+
+    Args:
+        column: Its pieces, one at least.
+        name: Its name.
+        component: Who asks, for errors.
+        argument: Argument that asked for it.
+
+    Raises:
+        UserError: The column is of a type that has no values to go by.
+    """
+    waiting: list[pa.Table] = []
+    for piece in column:
+        kind = piece.type.value_type if pa.types.is_dictionary(piece.type) else piece.type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            raise UserError(component, argument, f"{name!r} is {kind}", "Slice by a column of text, numbers or times")
+        found = pc.value_counts(_flat(piece))
+        waiting.append(pa.table({"value": found.field("values"), "rows": found.field("counts")}))
+        if sum(map(len, waiting)) > _COUNTED + 2 * len(waiting[0]):
+            waiting = [_counted(waiting)]
+    whole = _counted(waiting)
+    return Counts(whole["value"].combine_chunks(), whole["rows"].to_numpy())
+
+
+def _counted(tables: list[pa.Table]) -> pa.Table:
+    if len(tables) == 1:
+        return tables[0]
+    grouped = pa.concat_tables(tables).group_by("value").aggregate([("rows", "sum")])
+    return grouped.select(["value", "rows_sum"]).rename_columns(["value", "rows"])
+
+
+def rule_of(counts: Counts) -> Rule:
+    """Return by what a column of such values is sliced; see cut()."""
+    kind, texts = counts.values.type, text_of(counts.values)
+    distinct = pc.count_distinct(texts).as_py()
     ordered = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if distinct > MOST and (ordered or pa.types.is_temporal(kind)):
-        edges, names = _bins(flat)
-        return Rule(
-            (*names, *((NULL,) if flat.null_count else ())), edges, f"{distinct:,} distinct values, cut into bins"
-        )
+        edges, names = _bins(counts)
+        nulls = (NULL,) if counts.values.null_count else ()
+        return Rule((*names, *nulls), edges, f"{distinct:,} distinct values, cut into bins")
     if distinct <= MOST:
-        present = pc.unique(flat)
-        names = pc.fill_null(_text(present.take(pc.sort_indices(present))), NULL).unique().to_pylist()
+        names = texts.take(pc.sort_indices(counts.values)).unique().to_pylist()
         return Rule(tuple(names), None, "")
-    largest = sorted(counts.to_pylist(), key=lambda entry: (-entry["counts"], entry["values"]))
-    kept = [entry for entry in largest if entry["values"] != OTHER][:MOST]
-    folded = len(flat) - sum(entry["counts"] for entry in kept)
+    rows = pa.table({"text": texts, "rows": counts.rows}).group_by("text").aggregate([("rows", "sum")]).to_pylist()
+    largest = sorted(rows, key=lambda entry: (-entry["rows_sum"], entry["text"]))
+    kept = [entry for entry in largest if entry["text"] != OTHER][:MOST]
+    folded = int(counts.rows.sum()) - sum(entry["rows_sum"] for entry in kept)
     note = f"{distinct:,} distinct values; the {distinct - MOST:,} smallest are {OTHER!r}, {folded:,} rows"
-    return Rule((*(entry["values"] for entry in kept), OTHER), None, note)
+    return Rule((*(entry["text"] for entry in kept), OTHER), None, note)
 
 
 def cut(column: pa.ChunkedArray, name: str, component: str, argument: str) -> Sliced:
@@ -121,7 +163,7 @@ def cut(column: pa.ChunkedArray, name: str, component: str, argument: str) -> Sl
     Raises:
         UserError: The column is of a type that has no values to go by.
     """
-    rule = rule_of(column, name, component, argument)
+    rule = rule_of(counts_of([column], name, component, argument))
     codes = rule.codes(column)
     slices = [Slice(name, value, np.flatnonzero(codes == place)) for place, value in enumerate(rule.names)]
     return Sliced(tuple(slices), text_of(_flat(column)), rule.note)
@@ -154,13 +196,14 @@ def _text(values: pa.Array) -> pa.Array:
     return values.cast(pa.string())
 
 
-def _bins(values: pa.Array) -> tuple[pa.Array, list[str]]:
+def _bins(counts: Counts) -> tuple[pa.Array, list[str]]:
     """Return the least value of each bin, and how the bins are called."""
-    order = pc.sort_indices(values).to_numpy()[: len(values) - values.null_count]
+    order = pc.sort_indices(counts.values).to_numpy()[: len(counts.values) - counts.values.null_count]
+    seen = np.cumsum(counts.rows[order])
     # Each bin starts with the value of a row, so that equal values share a bin.
-    starts = values.take(pa.array(order[np.arange(BINS) * len(order) // BINS]))
-    edges = pc.unique(starts)
-    return edges, _labels(edges, values.take(pa.array(order[-1:])))
+    starts = order[np.searchsorted(seen, np.arange(BINS) * seen[-1] // BINS, side="right")]
+    edges = pc.unique(counts.values.take(pa.array(starts)))
+    return edges, _labels(edges, counts.values.take(pa.array(order[-1:])))
 
 
 def _labels(edges: pa.Array, top: pa.Array) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from penstock.components._shared.dataset import Dataset, batches_of, column_of, frame_of, open_dataset, require_columns
 from penstock.components._shared.errors import UserError
@@ -62,6 +63,25 @@ def score(model: TabularModel, dataset: Dataset, labels: np.ndarray, classes: Se
     if classes:
         predictions = predictions[:, [model.classes.index(label) for label in classes]]
     return Scored(labels, predictions)
+
+
+def pieces_of(dataset: Dataset, column: str) -> Iterator[pa.Array]:
+    """Yield a column of all rows, no more than a row group of which is in memory."""
+    for batch in batches_of(dataset.files, BATCH, [column]):
+        yield batch.column(0)
+
+
+def mean_label(model: TabularModel, dataset: Dataset) -> float:
+    """Return the mean of the target, of classes their places; all rows are known to have a label then.
+
+    Raises:
+        UserError: As of labels_for, of the rows of a piece.
+    """
+    total = 0.0
+    for piece in pieces_of(dataset, model.target):
+        column = pa.chunked_array([piece])
+        total += float(labels_of(column, model.target, model.classes, COMPONENT, "eval_set").sum())
+    return total / dataset.rows
 
 
 def labels_for(model: TabularModel, dataset: Dataset) -> np.ndarray:

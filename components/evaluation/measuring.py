@@ -15,9 +15,9 @@ from penstock.components._shared.dataset import Dataset, column_of
 from penstock.components._shared.metrics.bootstrap import Resampled, measure
 from penstock.components._shared.metrics.tasks import TASKS, Measured, Scored, Task
 from penstock.components._shared.model import TabularModel
-from penstock.components._shared.slices import Sliced, cut, rule_of
+from penstock.components._shared.slices import Sliced, counts_of, cut, rule_of
 from penstock.components.evaluation.curves import curves_of
-from penstock.components.evaluation.data import labels_for, score
+from penstock.components.evaluation.data import labels_for, mean_label, pieces_of, score
 from penstock.components.evaluation.gate import Condition, Place
 
 COMPONENT = "evaluate"
@@ -95,7 +95,10 @@ def on_beam(
     """
     from penstock.components.evaluation.on_beam import Membership, measure_on_beam
 
-    rules = {column: rule_of(column_of(dataset, column), column, COMPONENT, asked[column]) for column in asked}
+    rules = {
+        column: rule_of(counts_of(pieces_of(dataset, column), column, COMPONENT, argument))
+        for column, argument in asked.items()
+    }
     columns: dict[str, list[Place]] = {
         column: [(column, name) for name in rule.names] for column, rule in rules.items()
     }
@@ -105,8 +108,7 @@ def on_beam(
         *(Membership(column, rule) for column, rule in rules.items()),
         *(Membership(*each) for each in others),
     ]
-    labels = labels_for(like, dataset)
-    centre = float(labels.mean()) if not like.classes else 0.0
+    centre = mean_label(like, dataset)
     task = TASKS[like.task]
     absent = Measured(0, {"rows": 0.0}, {name: "there are no such rows" for name in task.metrics if name != "rows"})
 

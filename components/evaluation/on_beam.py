@@ -1,11 +1,12 @@
 """The metrics of rows by TensorFlow Model Analysis (TFMA) on Apache Beam, for rows that no machine holds.
 
-Workers load the model, predict the rows of a row group, and say of each which slices it is in; TFMA adds up by slice.
-What it adds up are means, confusion matrices, calibration, and areas under curves, which it interpolates between 10,000
-thresholds; from these follow the metrics of one machine. There are no confidence intervals.
+Workers load the model, predict the rows of a row group, and sum them up by slice; see tally.py. Given one row at a
+time, TFMA takes half a millisecond for each of its slices. What it is given is each slice as a whole, weighted by rows,
+and what it finds are means, confusion matrices, calibration, and areas under curves, which it interpolates between
+10,000 thresholds; from these follow the metrics of one machine. There are no confidence intervals.
 
 A mean of anything is, to TFMA, the mean prediction of a model: it is told of one by the name of each mean. A median it
-has not: beside it, rows are counted by their absolute error, of which the first 12 binary digits count.
+has not, nor a confusion matrix of many classes that knows weights: both are counted beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -37,16 +38,21 @@ from penstock.components._shared.metrics.tasks import TASKS, Measured
 from penstock.components._shared.model import TabularModel, load_model
 from penstock.components._shared.sealed import MANIFEST
 from penstock.components._shared.slices import Rule, text_of
+from penstock.components.evaluation import tally
 from penstock.components.evaluation.curves import HISTOGRAM, POINTS, by_class_of, confusion_of
 from penstock.components.evaluation.gate import Place
 
 COMPONENT = "evaluate"
 PACKAGE = "tensorflow_model_analysis"
 BATCH = 16_384  # rows predicted at a time
-GRAIN = 40  # bits of a float64 that are left out where rows are counted by their error, of 52 of its fraction
 
-MODEL, CONFIDENCE = "model", "confidence"  # what TFMA takes for models, beside the means
-AUC, PR_AUC, MATRIX, CALIBRATION, SCORES, CURVE = "auc", "pr_auc", "matrix", "calibration", "scores", "curve"
+ALL = "all"  # the slice of all rows
+# What TFMA takes for models, beside the means: they have scores.
+MODEL, CONFIDENCE, CLASS = "model", "confidence", "class_"
+ROWS, MEAN, AUC, PR_AUC, CALIBRATION, SCORES, CURVE = "rows", "mean", "auc", "pr_auc", "calibration", "scores", "curve"
+MEDIAN, MATRIX, ERRORS = "median", "matrix", "errors"
+
+Slice = tuple[str, int]  # name of the membership, and code
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Membership:
         """Return a number by value, the same for those of a slice."""
         if isinstance(self.by, Rule):
             return self.by.codes(values)
-        return pc.equal(text_of(values), self.by).to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.asarray(pc.equal(text_of(values), self.by), dtype=np.int64)
 
     def place(self, code: int) -> Place:
         """Return the slice of a number; None where it is none."""
@@ -191,24 +197,25 @@ def measure_on_beam(
             from tensorflow_model_analysis.extractors import slice_key_extractor
 
             config = _config(model.task, len(classes), list(names))
-            rows = beam.items(pipeline, row_groups) | "predict" >> apache_beam.FlatMap(_extracts, asked)
-            found = rows | "evaluate" >> model_eval_lib.ExtractAndEvaluate(
-                extractors=[slice_key_extractor.SliceKeyExtractor(eval_config=config, materialize=False)],
-                evaluators=[evaluators.MetricsPlotsAndValidationsEvaluator(eval_config=config)],
+            slices = (
+                beam.items(pipeline, row_groups)
+                | "predict" >> apache_beam.FlatMap(_tallies, asked)
+                | "of a slice" >> apache_beam.CombinePerKey(tally.together)
+            )
+            found = (
+                slices
+                | "weigh" >> apache_beam.Map(_extract, model.task)
+                | "evaluate"
+                >> model_eval_lib.ExtractAndEvaluate(
+                    extractors=[slice_key_extractor.SliceKeyExtractor(eval_config=config, materialize=False)],
+                    evaluators=[evaluators.MetricsPlotsAndValidationsEvaluator(eval_config=config)],
+                )
             )
             # Without plots, such as of a regression, there is no such key.
             lines = [
                 found[key] | f"tell {key}" >> apache_beam.Map(_line) for key in ("metrics", "plots") if key in found
             ]
-            if model.task == "regression":
-                lines.append(
-                    rows
-                    | "errors" >> apache_beam.FlatMap(_errors)
-                    | "count" >> apache_beam.combiners.Count.PerElement()
-                    | "by slice" >> apache_beam.MapTuple(_by_slice)
-                    | "of a slice" >> apache_beam.GroupByKey()
-                    | "tell medians" >> apache_beam.MapTuple(_median_line)
-                )
+            lines.append(slices | "tell counted" >> apache_beam.Map(_counted_line, len(classes)))
             beam.tell_all(lines | "all" >> apache_beam.Flatten(), told)
 
         beam.run(engine, build)
@@ -258,30 +265,37 @@ def _model(place: str) -> TabularModel:
         return load_model(folder, COMPONENT, "model")
 
 
-def _extracts(row_group: tuple[str, int], asked: Asked) -> Iterator[dict[str, Any]]:
-    """Yield rows as TFMA takes them: what each model says, what it should say, and which slices they are in."""
-    from tensorflow_model_analysis import constants
-
+def _tallies(row_group: tuple[str, int], asked: Asked) -> Iterator[tuple[Slice, tally.Tally]]:
+    """Yield what the rows of a row group come to, slice by slice; what is predicted of them has to be finite."""
     model = _model(asked.model)
     columns = [*model.features, asked.target, *(each.column for each in asked.memberships.values())]
     path, group = row_group
     with places.opened(path) as file:
         table = pq.ParquetFile(file).read_row_group(group, columns=list(dict.fromkeys(columns)))
+    found: dict[Slice, list[tally.Tally]] = {}
     for batch in table.to_batches(BATCH):
         labels, predicted, codes = _predicted(model, batch, asked)
-        says = {MODEL: predicted[:, 1] if asked.task == "binary" else predicted}
-        says |= {name: mean(labels, predicted, asked.centre) for name, mean in MEANS[asked.task].items()}
-        should = dict.fromkeys(says, labels)
-        if asked.classes:
-            says[CONFIDENCE], should[CONFIDENCE] = _confidence(labels, predicted)
         finite = np.isfinite(predicted.reshape(len(labels), -1)).all(axis=1)
-        for row in np.flatnonzero(finite):
-            yield {
-                constants.INPUT_KEY: b"",  # whose bytes TFMA counts, and complains of each row without
-                constants.PREDICTIONS_KEY: {name: values[row : row + 1].reshape(-1) for name, values in says.items()},
-                constants.LABELS_KEY: {name: values[row : row + 1] for name, values in should.items()},
-                constants.FEATURES_KEY: {name: values[row : row + 1] for name, values in codes.items()},
-            }
+        entries = _entries(asked, labels[finite], predicted[finite])
+        for name, of_row in {ALL: np.zeros(len(labels), np.int64), **codes}.items():
+            for code, of_slice in tally.by_code(of_row[finite], entries):
+                found.setdefault((name, code), []).append(of_slice)
+    for key, tallies in found.items():
+        yield key, tally.together(tallies)
+
+
+def _entries(asked: Asked, labels: np.ndarray, predicted: np.ndarray) -> dict[str, tally.Entries]:
+    """Return what rows bring into each table of their slices."""
+    means = [mean(labels, predicted, asked.centre) for mean in MEANS[asked.task].values()]
+    found = {MEAN: tally.Entries(np.zeros(len(labels), np.int64), means)}
+    if asked.task == "regression":
+        return {**found, ERRORS: tally.errors(np.abs(predicted - labels))}
+    if asked.task == "binary":
+        return {**found, MODEL: tally.scores(predicted[:, 1], labels)}
+    classes, chosen = predicted.shape[1], predicted.argmax(axis=1)
+    found[CONFIDENCE] = tally.scores(*_confidence(labels, predicted))
+    found[MATRIX] = tally.Entries(labels * classes + chosen)
+    return found | {f"{CLASS}{k}": tally.scores(predicted[:, k], labels == k) for k in range(classes)}
 
 
 def _predicted(
@@ -304,6 +318,27 @@ def _confidence(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, 
     return predicted[np.arange(len(labels)), chosen], (chosen == labels).astype(np.int64)
 
 
+def _extract(of_slice: tuple[Slice, tally.Tally], task: str) -> dict[str, Any]:
+    """Return a slice as TFMA takes a row: what each model says, what it should say, and how much that weighs."""
+    from tensorflow_model_analysis import constants
+
+    (name, code), tables = of_slice
+    _, rows, *sums = tables[MEAN][0]
+    of_models = {mean: np.array([[0.0], [total / rows], [rows]]) for mean, total in zip(MEANS[task], sums, strict=True)}
+    of_models |= {model: np.array(tally.pairs(table)) for model, table in tables.items() if _has_scores(model)}
+    return {
+        constants.INPUT_KEY: b"",  # whose bytes TFMA counts, and complains of each slice without
+        constants.LABELS_KEY: {model: should for model, (should, _, _) in of_models.items()},
+        constants.PREDICTIONS_KEY: {model: says for model, (_, says, _) in of_models.items()},
+        constants.EXAMPLE_WEIGHTS_KEY: {model: weighs for model, (_, _, weighs) in of_models.items()},
+        constants.FEATURES_KEY: {name: np.array([code])},
+    }
+
+
+def _has_scores(name: str) -> bool:
+    return name in (MODEL, CONFIDENCE) or name.startswith(CLASS)
+
+
 def _config(task: str, classes: int, slices: Sequence[str]) -> Any:
     """Return what TFMA is to compute."""
     from google.protobuf import json_format
@@ -315,76 +350,47 @@ def _config(task: str, classes: int, slices: Sequence[str]) -> Any:
     calibration = metric("CalibrationPlot", name=CALIBRATION, num_buckets=BINS)
     # TFMA predicts positive above a threshold, Penstock at it, too.
     just_below = float(np.nextafter(THRESHOLD, 0))
-    of_model = {
-        "binary": [
+    means = list(MEANS[task])
+    wanted = [(means[:1], [metric("ExampleCount", name=ROWS)]), (means, [metric("MeanPrediction", name=MEAN)])]
+    if task == "binary":
+        of_scores = [
             metric("AUC", name=AUC),
             metric("AUCPrecisionRecall", name=PR_AUC),
             metric("ConfusionMatrixAtThresholds", name=MATRIX, thresholds=[just_below]),
+            calibration,
             metric("CalibrationPlot", name=SCORES, num_buckets=HISTOGRAM),
             metric("ConfusionMatrixPlot", name=CURVE, num_thresholds=POINTS),
-        ],
-        "multiclass": [metric("MultiClassConfusionMatrixPlot", name=MATRIX)],
-        "regression": [],
-    }[task]
-    specs = [
-        {"metrics": [metric("ExampleCount", name="rows"), *of_model], "model_names": [MODEL]},
-        {"metrics": [metric("MeanPrediction", name="mean")], "model_names": list(MEANS[task])},
-    ]
-    if task != "regression":
-        specs.append({"metrics": [calibration], "model_names": [CONFIDENCE]})
+        ]
+        wanted.append(([MODEL], of_scores))
     if task == "multiclass":
-        binarized = {"class_ids": {"values": list(range(classes))}}
-        specs.append({"metrics": [metric("AUC", name=AUC)], "model_names": [MODEL], "binarize": binarized})
-    models = [MODEL, *MEANS[task], *([CONFIDENCE] if task != "regression" else [])]
+        wanted.append(([CONFIDENCE], [calibration]))
+        wanted.append(([f"{CLASS}{k}" for k in range(classes)], [metric("AUC", name=AUC)]))
     described = {
-        "model_specs": [{"name": name} for name in models],
-        "metrics_specs": specs,
-        "slicing_specs": [{}, *({"feature_keys": [name]} for name in slices)],
+        "model_specs": [{"name": name} for name in dict.fromkeys(name for names, _ in wanted for name in names)],
+        "metrics_specs": [
+            {"metrics": metrics, "model_names": names, "example_weights": {"weighted": True}}
+            for names, metrics in wanted
+        ],
+        "slicing_specs": [{"feature_keys": [name]} for name in (ALL, *slices)],
     }
     return json_format.ParseDict(described, config_pb2.EvalConfig())
 
 
-def _errors(row: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield for all rows, and for each slice that a row is in, the key that _line tells and the grain of its error."""
-    from tensorflow_model_analysis import constants
-
-    [absolute] = row[constants.PREDICTIONS_KEY]["absolute"]
-    grain = int(np.float64(absolute).view(np.int64)) >> GRAIN
-    yield "[]", grain
-    for name, code in row[constants.FEATURES_KEY].items():
-        yield json.dumps([[name, int(code[0])]]), grain
-
-
-def _by_slice(error: tuple[str, int], rows: int) -> tuple[str, tuple[int, int]]:
-    key, grain = error
-    return key, (grain, rows)
-
-
-def _median_line(key: str, counted: Iterable[tuple[int, int]]) -> str:
-    return json.dumps([json.loads(key), [["median", MODEL, None, median_of(counted)]]])
-
-
-def median_of(counted: Iterable[tuple[int, int]]) -> float:
-    """Return the median of numbers of 0 or more, within 1 / 2**13 of its value, from how many there are of a grain.
-
-    A grain is the bits of a float64 but for the last GRAIN: of numbers that are not negative, they are in order.
-    """
-    grains, rows = np.array(sorted(counted)).T
-    seen = np.cumsum(rows)
-    places = [np.searchsorted(seen, seen[-1] / 2, side=side) for side in ("left", "right")]
-    middle = grains[np.minimum(places, len(grains) - 1)]
-    values = ((middle << GRAIN) + (1 << GRAIN - 1)).view(np.float64)
-    return float(np.where(middle == 0, 0.0, values).mean())
-
-
 def _line(found: tuple[Any, Mapping[Any, Any]]) -> str:
-    """Return what was found of a slice as JSON: its key, and by metric its name, model, class and value."""
-    slice_key, metrics = found
-    entries = []
-    for key, value in metrics.items():
-        of_class = key.sub_key.class_id if key.sub_key is not None else None
-        entries.append([key.name, key.model_name, of_class, _plain(value)])
-    return json.dumps([[[name, int(code)] for name, code in slice_key], entries])
+    """Return what TFMA found of a slice as JSON: its key, and by metric its name, model and value."""
+    ((name, code),), metrics = found
+    return json.dumps([[name, int(code)], [[key.name, key.model_name, _plain(each)] for key, each in metrics.items()]])
+
+
+def _counted_line(of_slice: tuple[Slice, tally.Tally], classes: int) -> str:
+    """Return what was counted of a slice, as _line does."""
+    key, tables = of_slice
+    found: list[Any] = []
+    if ERRORS in tables:
+        found.append([MEDIAN, "", tally.median(tables[ERRORS])])
+    if MATRIX in tables:
+        found.append([MATRIX, "", tally.matrix(tables[MATRIX], classes).tolist()])
+    return json.dumps([key, found])
 
 
 def _plain(value: Any) -> Any:
@@ -401,29 +407,26 @@ def _plain(value: Any) -> Any:
 def _read(told: bytes, asked: Asked) -> dict[Place, Sums]:
     found: dict[Place, Sums] = {}
     for line in told.splitlines():
-        slice_key, entries = json.loads(line)
-        place: Place = None
-        if slice_key:
-            name, code = slice_key[0]
-            place = asked.memberships[name].place(code)
-            if place is None:
-                continue
+        (membership, code), entries = json.loads(line)
+        place = None if membership == ALL else asked.memberships[membership].place(code)
+        if place is None and membership != ALL:
+            continue
         sums = found.setdefault(place, Sums())
-        for name, model, of_class, value in entries:
-            _take(sums, name, model, of_class, value, len(asked.classes))
+        for name, model, value in entries:
+            _take(sums, name, model, value)
     return found
 
 
-def _take(sums: Sums, name: str, model: str, of_class: int | None, value: Any, classes: int) -> None:
-    """Put down a value that TFMA found."""
-    if name == "rows":
+def _take(sums: Sums, name: str, model: str, value: Any) -> None:
+    """Put down a value that was found."""
+    if name == ROWS:
         sums.rows = value
-    elif name == "mean":
+    elif name == MEAN:
         sums.means[model] = value
-    elif name == "median":
+    elif name == MEDIAN:
         sums.means[name] = value
     elif name in (AUC, PR_AUC):
-        sums.areas[name if of_class is None else f"{name}/{of_class}"] = value
+        sums.areas[name if model == MODEL else f"{name}/{model.removeprefix(CLASS)}"] = value
     elif name == CALIBRATION:
         sums.calibration = _bins(value, BINS)
     elif name == SCORES:
@@ -434,16 +437,11 @@ def _take(sums: Sums, name: str, model: str, of_class: int | None, value: Any, c
         sums.curve = np.array(
             [[each.get(key, 0.0) for key in ("threshold", "true_positives", "false_positives")] for each in matrices]
         )[::-1]
-    elif classes == 2:
+    elif model == MODEL:
         (matrix,) = value["confusion_matrix_at_thresholds"]["matrices"]
-        cells = [matrix.get(f"{key}s", 0.0) for key in _CELLS]
-        sums.matrix = np.array(cells).reshape(2, 2)
+        sums.matrix = np.array([matrix.get(f"{key}s", 0.0) for key in _CELLS]).reshape(2, 2)
     else:
-        (matrix,) = value["matrices"]
-        sums.matrix = np.zeros((classes, classes))
-        for entry in matrix["entries"]:
-            actual, predicted = (int(entry.get(f"{key}_class_id", 0)) for key in ("actual", "predicted"))
-            sums.matrix[actual, predicted] += entry["num_weighted_examples"]
+        sums.matrix = np.array(value)
 
 
 _CELLS = ("true_negative", "false_positive", "false_negative", "true_positive")

@@ -83,10 +83,11 @@ def predict_batch(scratch: Path, engine: str = "local") -> None:
     predict(*ports, keep=["id"], engine=engine)
 
 
-def evaluate(scratch: Path, slices: tuple[str, ...] = ()) -> None:
+def evaluate(scratch: Path, slices: tuple[str, ...] = (), engine: str = "local") -> None:
     from penstock.components.evaluation.evaluate import evaluate
 
-    evaluate(scratch / "model", scratch / "train_set", scratch / "evaluation", scratch / "page.html", slices=slices)
+    ports = [scratch / name for name in ("model", "train_set", "evaluation", "page.html")]
+    evaluate(*ports, slices=slices, engine=engine)
 
 
 def explain(scratch: Path) -> None:
@@ -151,6 +152,7 @@ STEPS = {
     "train_lightgbm_external": Step(partial(train, framework="lightgbm", external=True)),
     "evaluate": Step(evaluate),
     "evaluate_by_zone": Step(partial(evaluate, slices=("zone",))),
+    "evaluate_by_zone_beam": Step(partial(evaluate, slices=("zone",), engine="beam"), "beam"),
     "explain": Step(explain),
     "predict_batch": Step(predict_batch),
     "predict_batch_beam": Step(partial(predict_batch, engine="beam"), "beam"),

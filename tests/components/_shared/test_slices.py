@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from penstock.components._shared import slices
 from penstock.components._shared.errors import UserError
-from penstock.components._shared.slices import Sliced, cut
+from penstock.components._shared.slices import Sliced, counts_of, cut, rule_of
 
 
 def sliced(values: Any, kind: pa.DataType | None = None) -> Sliced:
@@ -100,3 +101,28 @@ def test_named_value_is_found_though_it_was_folded_or_binned() -> None:
 def test_column_without_values_to_go_by_is_refused(values: Any) -> None:
     with pytest.raises(UserError, match="evaluate: slices: 'column' is"):
         sliced(values)
+
+
+@pytest.mark.parametrize(
+    "name", ["few", "fractions", "whole", "texts", "times", "dates", "decimals", "folded", "nothing"]
+)
+def test_pieces_of_a_column_are_counted_as_the_whole_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "_COUNTED", 10)  # so that counts are added up on the way, too
+    some = np.random.default_rng(0)
+    numbers = some.integers(0, 40, 500)
+    column = {
+        "few": pa.array([True, None, False] * 100),
+        "fractions": pa.array([float("nan"), None, -0.0, 0.0, *some.normal(size=300)], from_pandas=False),
+        "whole": pa.array(numbers),
+        "texts": pa.array([f"v{number}" for number in numbers] + [None, "null", "other"]),
+        "times": pa.array(numbers * 10**9, pa.timestamp("us", "UTC")),
+        "dates": pa.array(numbers, pa.int32()).cast(pa.date32()),
+        "decimals": pa.array([Decimal(int(number)) / 4 for number in numbers]),
+        "folded": pa.array([f"v{number}" for number in numbers]).dictionary_encode(),
+        "nothing": pa.nulls(30),
+    }[name]
+    whole = rule_of(counts_of([column], "x", "evaluate", "slices"))
+    pieces = [column.slice(start, 7) for start in range(0, len(column), 7)]
+    found = rule_of(counts_of(pieces, "x", "evaluate", "slices"))
+    assert (found.names, found.note) == (whole.names, whole.note)
+    assert found.edges == whole.edges or found.edges.equals(whole.edges)

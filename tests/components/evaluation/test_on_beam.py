@@ -8,7 +8,7 @@ from penstock.components._shared.errors import UserError
 from penstock.components._shared.metrics.bootstrap import measure
 from penstock.components._shared.metrics.calibration import BINS, bin_of
 from penstock.components._shared.metrics.tasks import TASKS, Scored
-from penstock.components._shared.slices import cut, rule_of
+from penstock.components._shared.slices import counts_of, cut, rule_of
 from penstock.components.evaluation import on_beam
 from penstock.components.evaluation.curves import curves_of
 from penstock.components.evaluation.evaluate import evaluate
@@ -102,7 +102,7 @@ def test_curves_that_follow_from_sums_are_those_of_the_local_engine(task):
 )
 def test_a_worker_puts_each_row_into_the_slice_that_the_local_engine_does(values):
     column = pa.chunked_array([values])
-    rule = rule_of(column, "x", "evaluate", "slices")
+    rule = rule_of(counts_of([column], "x", "evaluate", "slices"))
     member = on_beam.Membership("x", rule)
     places = np.full(len(values), "", object)
     for found in cut(column, "x", "evaluate", "slices").slices:
@@ -119,22 +119,3 @@ def test_without_the_image_beam_is_refused_before_anything_is_read():
         evaluate("no model", "no rows", "e", "r", engine="beam")
     with pytest.raises(UserError, match="evaluate: engine: there is no engine 'spark'"):
         evaluate("no model", "no rows", "e", "r", engine="spark")
-
-
-@pytest.mark.parametrize(
-    "errors",
-    [
-        [0.0],
-        [0.0, 0.0, 5.0],
-        [1.0, 2.0],
-        [3e-300, 7.25, 1e300],
-        [0.1] * 3 + [0.3] * 3,
-        np.random.default_rng(3).lognormal(0, 5, 999),
-        np.random.default_rng(4).lognormal(9, 1, 1000),
-    ],
-    ids=["zero", "zeros", "between", "far", "halves", "odd", "even"],
-)
-def test_the_median_of_errors_that_were_counted_by_grain_is_as_near_as_is_said(errors):
-    grains, rows = np.unique(np.array(errors).view(np.int64) >> on_beam.GRAIN, return_counts=True)
-    counted = list(zip(grains.tolist(), rows.tolist(), strict=True))[::-1]
-    assert on_beam.median_of(counted) == pytest.approx(np.median(errors), rel=2**-13, abs=0)
