@@ -236,7 +236,11 @@ class KServeStandIn(StandIn):
         return copy.deepcopy(service.resource)
 
     def _delete(self, request: Request, namespace: str, name: str) -> Any:
-        uid = self._found(namespace, name).resource["metadata"]["uid"]
+        kept, wanted = self._found(namespace, name).resource["metadata"], request.json() if request.body else {}
+        uid = kept["uid"]
+        for key, value in (wanted.get("preconditions") or {}).items():
+            if value != kept[key]:
+                raise ApiError(409, f"Precondition failed: {key} in precondition: {value}, in object meta: {kept[key]}")
         del self.services[namespace, name]
         for place, kept in list(self.config_maps.items()):
             if any(owner["uid"] == uid for owner in kept["metadata"].get("ownerReferences", ())):

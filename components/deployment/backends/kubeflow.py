@@ -166,20 +166,22 @@ class KServe:
 
     def remove(self, endpoint: str, version: str) -> bool:
         """Go back to the revision before, or delete the InferenceService; see Backend."""
-        found = self._get(endpoint)
-        if found is None or (version and version not in _versions(found)):
-            return False
-        share = _traffic(found).get(version, 0)
-        if share:
-            raise UserError(
-                self._component, "version", f"{version} of {endpoint} gets {share} % of the traffic",
-                "Give the traffic to another first",
-            )  # fmt: skip
-        if version and len(_versions(found)) > 1:
-            self._take_back(endpoint, version)
-        else:
-            self._delete(endpoint)
-        return True
+        there = False
+
+        def change(found: Service | None) -> Service | None:
+            nonlocal there
+            there = found is not None and (not version or version in _versions(found))
+            if found is None or not there:
+                return found
+            if share := _traffic(found).get(version):
+                raise UserError(
+                    self._component, "version", f"{version} of {endpoint} gets {share} % of the traffic",
+                    "Give the traffic to another first",
+                )  # fmt: skip
+            return _without(found, version) if version else None
+
+        self._changed(endpoint, change)
+        return there
 
     def note(self, endpoint: str) -> Note:
         """Return what a ConfigMap says about a rollout; see Backend."""
@@ -316,26 +318,27 @@ class KServe:
         def change(found: Service | None) -> Service | None:
             if found is None or version not in _versions(found) or _traffic(found).get(version):
                 return found
-            kept = [predictor for name, predictor in _versions(found).items() if name != version]
-            if not kept:
-                return None
-            return _made(found, kept[0], None, None) if _latest(found) == version else _shared(found, 100)
+            return _without(found, version)
 
-        if self._changed(endpoint, change) is None:
-            self._delete(endpoint)
+        self._changed(endpoint, change)
 
     def _changed(self, endpoint: str, change: Callable[[Service | None], Service | None]) -> Any:
-        """Return the InferenceService after a change, which is begun anew where others were faster."""
+        """Return the InferenceService after a change, None where it is gone; begun anew where others were faster."""
         for _ in range(_TRIES):
             found, attempts = self._get(endpoint), 0
             wanted = change(found)
-            if wanted is None or wanted == found:
+            if wanted == found:
                 return wanted
 
-            def write(seconds: float, wanted: Service = wanted, found: Service | None = found) -> Any:
+            def write(seconds: float, wanted: Service | None = wanted, found: Service | None = found) -> Any:
                 nonlocal attempts
                 attempts += 1
                 try:
+                    if wanted is None:
+                        return self._custom.delete_namespaced_custom_object(
+                            GROUP, API, self._namespace, PLURAL, endpoint, body=_as_seen(found),
+                            propagation_policy="Foreground", _request_timeout=seconds,
+                        )  # fmt: skip
                     if found is None:
                         return self._custom.create_namespaced_custom_object(
                             GROUP, API, self._namespace, PLURAL, wanted, _request_timeout=seconds
@@ -350,10 +353,10 @@ class KServe:
 
             written = self._calls(f"change the InferenceService {endpoint}", write)
             if written is not None:
-                return written
+                return wanted and written
             if attempts > 1:  # an attempt whose answer was lost may have changed it
                 again = self._get(endpoint)
-                if again is not None and again["spec"] == wanted["spec"]:
+                if again == wanted or (again and wanted and again["spec"] == wanted["spec"]):
                     return again
         raise Changed(f"{endpoint} is changed by others all the time")
 
@@ -376,19 +379,6 @@ class KServe:
                 self._component, "endpoint", f"the InferenceService {endpoint} was made by others", "Take another name"
             )
         return found
-
-    def _delete(self, endpoint: str) -> None:
-        def delete(seconds: float) -> None:
-            try:
-                self._custom.delete_namespaced_custom_object(
-                    GROUP, API, self._namespace, PLURAL, endpoint,
-                    propagation_policy="Foreground", _request_timeout=seconds,
-                )  # fmt: skip
-            except ApiException as error:
-                if error.status != 404:
-                    raise
-
-        self._calls(f"delete the InferenceService {endpoint}", delete)
 
     def _wait_ready(self, endpoint: str, version: str) -> Service:
         """Return the InferenceService once the version's revision is ready."""
@@ -477,6 +467,21 @@ def _versions(found: Service) -> dict[str, dict[str, Any]]:
         before = json.loads(predictor["annotations"][BEFORE])
         versions[before["labels"][VERSION]] = before
     return versions
+
+
+def _without(found: Service, version: str) -> Service | None:
+    """Return the InferenceService without a version that has no traffic; None where it has no other one."""
+    kept = [predictor for name, predictor in _versions(found).items() if name != version]
+    if not kept:
+        return None
+    return _made(found, kept[0], None, None) if _latest(found) == version else _shared(found, 100)
+
+
+def _as_seen(found: Service | None) -> client.V1DeleteOptions:
+    """Return what lets an object be deleted only as it was read."""
+    metadata = (found or {}).get("metadata", {})
+    seen = client.V1Preconditions(uid=metadata.get("uid"), resource_version=metadata.get("resourceVersion"))
+    return client.V1DeleteOptions(preconditions=seen)
 
 
 def _traffic(found: Service) -> dict[str, int]:

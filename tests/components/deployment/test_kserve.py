@@ -145,6 +145,30 @@ def test_a_version_that_was_ready_before_stays_where_a_deployment_is_interrupted
     assert list(backend.get(NAME).versions) == [first]
 
 
+@pytest.mark.parametrize("raced", [True, False])
+def test_a_first_version_that_does_not_become_ready_takes_no_other_with_it(
+    cloud, put, backend, two, monkeypatch, raced
+):
+    (first, (folder, _)), (second, _) = two.items()
+    labels, delete = {"penstock.dev/version": first}, backend._custom.delete_namespaced_custom_object
+    cloud.stand_in.unready = lambda pod: "no memory" if labels.items() <= pod["metadata"]["labels"].items() else ""
+    others, answers = [put] * raced, []
+
+    def late(*args, **given):
+        if others:
+            others.pop()(1)
+        answers.append("asked")
+        return delete(*args, **given)
+
+    monkeypatch.setattr(backend, "_ready", 0.2)
+    monkeypatch.setattr(backend._custom, "delete_namespaced_custom_object", late)
+    with pytest.raises(UserError, match=r"not ready after 0.2 s: no memory"):
+        backend.create_or_update(NAME, _candidate(folder, "gs://models/0"))
+    left = backend.get(NAME)
+    assert answers == ["asked"]
+    assert (list(left.versions) if left else []) == ([second] if raced else [])
+
+
 def test_a_version_that_does_not_become_ready_is_gone_and_says_why(cloud, put, backend, two):
     first, broken = put(0), list(two)[1]
     labels = {"penstock.dev/version": broken}
