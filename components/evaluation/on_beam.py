@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,16 @@ from penstock.components._shared import beam, places
 from penstock.components._shared.dataset import Dataset, batches_of, frame_of
 from penstock.components._shared.errors import UserError, on_behalf_of
 from penstock.components._shared.labels import labels_of
-from penstock.components._shared.metrics.binary import ONE_CLASS, THRESHOLD, log_loss_of
+from penstock.components._shared.metrics.binary import THRESHOLD, log_loss_of
 from penstock.components._shared.metrics.calibration import BINS
-from penstock.components._shared.metrics.metric import Undefined, ratio
-from penstock.components._shared.metrics.regression import CONSTANT
-from penstock.components._shared.metrics.tasks import TASKS, Measured
+from penstock.components._shared.metrics.tasks import Measured
 from penstock.components._shared.model import TabularModel, load_model
 from penstock.components._shared.sealed import MANIFEST
 from penstock.components._shared.slices import Rule, text_of
 from penstock.components.evaluation import tally
-from penstock.components.evaluation.curves import HISTOGRAM, POINTS, by_class_of, confusion_of
+from penstock.components.evaluation.curves import HISTOGRAM, POINTS
 from penstock.components.evaluation.gate import Place
+from penstock.components.evaluation.sums import AUC, PR_AUC, Sums, curves, measured
 
 COMPONENT = "evaluate"
 PACKAGE = "tensorflow_model_analysis"
@@ -49,7 +48,7 @@ BATCH = 16_384  # rows predicted at a time
 ALL = "all"  # the slice of all rows
 # What TFMA takes for models, beside the means: they have scores.
 MODEL, CONFIDENCE, CLASS = "model", "confidence", "class_"
-ROWS, MEAN, AUC, PR_AUC, CALIBRATION, SCORES, CURVE = "rows", "mean", "auc", "pr_auc", "calibration", "scores", "curve"
+ROWS, MEAN, CALIBRATION, SCORES, CURVE = "rows", "mean", "calibration", "scores", "curve"
 MEDIAN, MATRIX, ERRORS = "median", "matrix", "errors"
 
 Slice = tuple[str, int]  # name of the membership, and code
@@ -98,28 +97,6 @@ class Asked:
     classes: tuple[Any, ...]
     centre: float
     memberships: Mapping[str, Membership]
-
-
-@dataclass
-class Sums:
-    """What TFMA found of the rows of a slice.
-
-    Attributes:
-        means: By name, see MEANS; and the median of absolute errors as "median".
-        areas: Under curves, by name, of a multiclass model by class.
-        matrix: Rows by actual and predicted class.
-        calibration: By bin of confidence: sum of confidences, rows that came true, rows.
-        scores: By bin of probability: rows of the negative and of the positive class.
-        curve: By threshold, the highest first: threshold, true and false positives.
-    """
-
-    rows: float = 0.0
-    means: dict[str, float] = field(default_factory=dict)
-    areas: dict[str, float] = field(default_factory=dict)
-    matrix: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    calibration: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
-    scores: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
-    curve: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
 
 
 Mean = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
@@ -224,8 +201,8 @@ def measure_on_beam(
     if lost:
         problem = f"it predicts NaN or infinity for {lost:,} of {dataset.rows:,} rows"
         raise UserError(COMPONENT, "model", problem, "Train it again")
-    measured = {place: _measured(model.task, sums) for place, sums in found.items()}
-    return measured, _curves(model.task, found[None], classes)
+    metrics = {place: measured(model.task, sums) for place, sums in found.items()}
+    return metrics, curves(model.task, found[None], classes)
 
 
 def _try(model: TabularModel, dataset: Dataset) -> None:
@@ -311,9 +288,7 @@ def _predicted(
 
 
 def _confidence(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how sure a classifier is, and whether it came true; of two classes it is sure of the positive one."""
-    if predicted.shape[1] == 2:
-        return predicted[:, 1], labels
+    """Return how sure a classifier of many classes is, and whether it came true."""
     chosen = predicted.argmax(axis=1)
     return predicted[np.arange(len(labels)), chosen], (chosen == labels).astype(np.int64)
 
@@ -456,141 +431,3 @@ def _bins(value: Mapping[str, Any], count: int) -> np.ndarray:
         keys = ("total_weighted_refined_prediction", "total_weighted_label", "num_weighted_examples")
         bins[place] += [float(bucket.get(key, 0.0)) for key in keys]
     return bins
-
-
-def _measured(task: str, sums: Sums) -> Measured:
-    """Return the metrics that follow from sums."""
-    values, undefined = {}, dict[str, str]()
-    for name in TASKS[task].metrics:
-        try:
-            values[name] = float(METRICS[task][name](sums))
-        except Undefined as reason:
-            undefined[name] = str(reason)
-    return Measured(round(sums.rows), values, undefined)
-
-
-def _auc(sums: Sums) -> float:
-    if not sums.matrix.sum(axis=1).all():
-        raise Undefined(ONE_CLASS)
-    return sums.areas[AUC]
-
-
-def _pr_auc(sums: Sums) -> float:
-    if not sums.matrix[1].sum():
-        raise Undefined("no row is positive")
-    return sums.areas[PR_AUC]
-
-
-def _ece(sums: Sums) -> float:
-    confidence, true, _ = sums.calibration.T
-    return float(np.abs(true - confidence).sum() / sums.rows)
-
-
-def _f1(sums: Sums) -> float:
-    actual, predicted = sums.matrix[1].sum(), sums.matrix[:, 1].sum()
-    return ratio(2 * sums.matrix[1, 1], predicted + actual, "no row is positive and none is predicted so")
-
-
-def _balanced_accuracy(sums: Sums) -> float:
-    actual = sums.matrix.sum(axis=1)
-    return float(np.mean(np.diag(sums.matrix)[actual > 0] / actual[actual > 0]))
-
-
-def _macro_f1(sums: Sums) -> float:
-    seen = sums.matrix.sum(axis=1) + sums.matrix.sum(axis=0)
-    return float(np.mean(2 * np.diag(sums.matrix)[seen > 0] / seen[seen > 0]))
-
-
-def _auc_ovr(sums: Sums) -> float:
-    if absent := int((sums.matrix.sum(axis=1) == 0).sum()):
-        raise Undefined(f"{absent} of {len(sums.matrix)} classes have no row")
-    return float(np.mean([sums.areas[f"{AUC}/{number}"] for number in range(len(sums.matrix))]))
-
-
-def _r2(sums: Sums) -> float:
-    scale = sums.means["centred_squared"]
-    variance = scale - sums.means["centred"] ** 2
-    if variance <= CONSTANT * scale:
-        raise Undefined("the target is the same in all rows")
-    return 1 - sums.means["squared"] / variance
-
-
-def _mape(sums: Sums) -> float:
-    if sums.means["zeros"]:
-        raise Undefined("an actual value is 0")
-    return sums.means["relative"]
-
-
-def _accuracy(sums: Sums) -> float:
-    return float(np.trace(sums.matrix) / sums.rows)
-
-
-METRICS: Mapping[str, Mapping[str, Callable[[Sums], float]]] = {
-    "binary": {
-        "rows": lambda sums: sums.rows,
-        "positive_rate": lambda sums: sums.matrix[1].sum() / sums.rows,
-        "auc": _auc,
-        "pr_auc": _pr_auc,
-        "log_loss": lambda sums: sums.means["loss"],
-        "brier": lambda sums: sums.means["squared"],
-        "ece": _ece,
-        "accuracy": _accuracy,
-        "precision": lambda sums: ratio(sums.matrix[1, 1], sums.matrix[:, 1].sum(), "no row is predicted positive"),
-        "recall": lambda sums: ratio(sums.matrix[1, 1], sums.matrix[1].sum(), "no row is positive"),
-        "f1": _f1,
-    },
-    "multiclass": {
-        "rows": lambda sums: sums.rows,
-        "accuracy": _accuracy,
-        "balanced_accuracy": _balanced_accuracy,
-        "macro_f1": _macro_f1,
-        "log_loss": lambda sums: sums.means["loss"],
-        "auc_ovr": _auc_ovr,
-        "ece": _ece,
-    },
-    "regression": {
-        "rows": lambda sums: sums.rows,
-        "rmse": lambda sums: np.sqrt(sums.means["squared"]),
-        "mae": lambda sums: sums.means["absolute"],
-        "median_ae": lambda sums: sums.means["median"],
-        "r2": _r2,
-        "mape": _mape,
-        "bias": lambda sums: sums.means["error"],
-    },
-}
-
-
-def _curves(task: str, sums: Sums, classes: Sequence[Any]) -> dict[str, Any]:
-    """Return the curves that follow from sums; of a regression there are none."""
-    if task == "regression":
-        return {}
-    confidence, true, rows = sums.calibration[sums.calibration[:, 2] > 0].T
-    found: dict[str, Any] = {
-        "calibration": {
-            "confidence": (confidence / rows).tolist(),
-            "frequency": (true / rows).tolist(),
-            "rows": rows.astype(int).tolist(),
-        },
-        "confusion": confusion_of(sums.matrix.astype(np.int64), classes),
-    }
-    if task == "multiclass":
-        return found | {"by_class": by_class_of(sums.matrix.astype(np.int64), classes)}
-    negative, positive = sums.scores.T.astype(int)
-    edges = np.linspace(0, 1, HISTOGRAM + 1).tolist()
-    scores = {"edges": edges, "negative": negative.tolist(), "positive": positive.tolist()}
-    return {**_roc_and_pr(sums), **found, "scores": scores}
-
-
-def _roc_and_pr(sums: Sums) -> dict[str, Any]:
-    thresholds, tp, fp = sums.curve.T
-    if not tp[-1] or not fp[-1]:
-        return {"roc": None, "pr": None}
-    shown = tp + fp > 0
-    return {
-        "roc": {"fpr": (fp / fp[-1]).tolist(), "tpr": (tp / tp[-1]).tolist(), "thresholds": thresholds.tolist()},
-        "pr": {
-            "recall": (tp / tp[-1])[shown].tolist(),
-            "precision": (tp / np.maximum(tp + fp, 1))[shown].tolist(),
-            "thresholds": thresholds[shown].tolist(),
-        },
-    }

@@ -56,7 +56,7 @@ def by_code(codes: np.ndarray, entries: Mapping[str, Entries]) -> Iterator[tuple
         entries: By name of the table.
     """
     found: dict[int, dict[str, np.ndarray]] = {}
-    for name, each in entries.items():
+    for name, each in entries.items() if len(codes) else ():
         joint, place = np.unique(codes.astype(np.int64) * _KEYS + each.keys, return_inverse=True)
         sums = [np.bincount(place, of_row, len(joint)) for of_row in (np.ones(len(codes)), *each.values)]
         table = np.column_stack([joint % _KEYS, *sums])

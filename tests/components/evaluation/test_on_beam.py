@@ -12,6 +12,7 @@ from penstock.components._shared.slices import counts_of, cut, rule_of
 from penstock.components.evaluation import on_beam
 from penstock.components.evaluation.curves import curves_of
 from penstock.components.evaluation.evaluate import evaluate
+from penstock.components.evaluation.sums import Sums, curves, measured
 
 
 def scored(task: str, rows: int, seed: int = 0) -> Scored:
@@ -25,13 +26,13 @@ def scored(task: str, rows: int, seed: int = 0) -> Scored:
     return Scored(drawn, probabilities)
 
 
-def sums_of(task: str, rows: Scored) -> on_beam.Sums:
+def sums_of(task: str, rows: Scored) -> Sums:
     """Return what TFMA adds up, added up by NumPy; areas are those of the local engine."""
     labels, predicted = rows.labels, rows.predictions
     values, _ = measure(TASKS[task], rows, 0, 0.95, [0])
     centre = labels.mean() - 5
     means = {name: float(mean(labels, predicted, centre).mean()) for name, mean in on_beam.MEANS[task].items()}
-    sums = on_beam.Sums(rows=len(labels), means=means)
+    sums = Sums(rows=len(labels), means=means)
     if task == "regression":
         means["median"] = float(np.median(np.abs(predicted - labels)))
         return sums
@@ -39,7 +40,7 @@ def sums_of(task: str, rows: Scored) -> on_beam.Sums:
     chosen = (predicted[:, 1] >= 0.5).astype(int) if classes == 2 else predicted.argmax(axis=1)
     sums.matrix = np.zeros((classes, classes))
     np.add.at(sums.matrix, (labels, chosen), 1)
-    confidence, true = on_beam._confidence(labels, predicted)
+    confidence, true = (predicted[:, 1], labels) if classes == 2 else on_beam._confidence(labels, predicted)
     bins = bin_of(confidence)
     sums.calibration = np.column_stack(
         [np.bincount(bins, what, BINS) for what in (confidence, true, np.ones(len(bins)))]
@@ -58,7 +59,7 @@ def sums_of(task: str, rows: Scored) -> on_beam.Sums:
 def test_metrics_that_follow_from_sums_are_those_of_the_local_engine(task, rows):
     given = scored(task, rows)
     wanted, _ = measure(TASKS[task], given, 0, 0.95, [0])
-    found = on_beam._measured(task, sums_of(task, given))
+    found = measured(task, sums_of(task, given))
     assert found.rows == wanted.rows
     assert found.undefined == wanted.undefined
     for name, value in found.values.items():
@@ -69,7 +70,7 @@ def test_a_constant_target_and_one_that_is_0_have_the_reasons_of_the_local_engin
     for actual in (np.full(5, 3.0), np.array([0.0, 1.0, 2.0])):
         given = Scored(actual, actual + 1)
         wanted, _ = measure(TASKS["regression"], given, 0, 0.95, [0])
-        found = on_beam._measured("regression", sums_of("regression", given))
+        found = measured("regression", sums_of("regression", given))
         assert found.undefined == wanted.undefined
         assert wanted.undefined
 
@@ -79,7 +80,7 @@ def test_curves_that_follow_from_sums_are_those_of_the_local_engine(task):
     given, classes = scored(task, 300), ("a", "b", "c")[: 2 if task == "binary" else 3]
     sums = sums_of(task, given)
     sums.scores, sums.curve = np.zeros((30, 2)), np.array([[1.0, 0, 0], [0.5, 3, 1], [0.0, 4, 2]])
-    wanted, found = curves_of(task, given, classes), on_beam._curves(task, sums, classes)
+    wanted, found = curves_of(task, given, classes), curves(task, sums, classes)
     assert set(found) == set(wanted)
     assert found["confusion"] == wanted["confusion"]
     assert found.get("by_class") == wanted.get("by_class")

@@ -44,6 +44,11 @@ def test_pieces_together_are_the_whole(given):
             np.testing.assert_allclose(summed[name], table, rtol=1e-12)
 
 
+def test_of_no_rows_there_are_no_tables(given):
+    assert list(tally.by_code(given["code"][:0], entries(given, slice(0)))) == []
+    assert tally.together([]) == {}
+
+
 def test_the_tables_of_a_code_are_of_its_rows_alone(given):
     for code, tables in tally.by_code(given["code"], entries(given)):
         score = given["score"][given["code"] == code]
