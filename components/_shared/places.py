@@ -136,7 +136,7 @@ def _done(place: str, what: str, work: Callable[[Any, str], T]) -> T:
     scheme = place.partition("://")[0]
     if scheme not in stores():
         raise _refuse(f"{place} is in no store that can be written to", f"Give {', '.join(stores())}")
-    options = remote.STORES[scheme].options
+    options = remote.STORES[scheme].options()
     try:
         files, path = fsspec.core.url_to_fs(place, use_listings_cache=False, **options)
     except ImportError as error:

@@ -6,6 +6,7 @@ Nothing waits for ever: a question has a deadline, and a download is given up on
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
-from aiohttp import ClientError, ClientTimeout
 
 from penstock.components._shared.errors import UserError
 
@@ -27,9 +27,25 @@ DEADLINE = 60.0  # seconds without an answer, or without a further byte
 ATTEMPTS = 3
 PAUSE = 1.0  # seconds before the second attempt; three times as long before the third
 
-_HTTP = {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=30, sock_read=DEADLINE)}}
-_S3 = {"config_kwargs": {"connect_timeout": 30, "read_timeout": DEADLINE}}
-_AZURE = {"connection_timeout": 30, "read_timeout": int(DEADLINE)}
+Options = dict[str, Any]
+
+
+def _web() -> Options:
+    from aiohttp import ClientTimeout  # only where it is asked: it takes a quarter of a second
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=30, sock_read=DEADLINE)}}
+
+
+def _gcs() -> Options:
+    return {"timeout": DEADLINE, "requests_timeout": DEADLINE}
+
+
+def _s3() -> Options:
+    return {"config_kwargs": {"connect_timeout": 30, "read_timeout": DEADLINE}}
+
+
+def _azure() -> Options:
+    return {"connection_timeout": 30, "read_timeout": int(DEADLINE)}
 
 
 @dataclass(frozen=True)
@@ -37,18 +53,18 @@ class Store:
     """What differs from one kind of storage to the next: the extra it needs, and its own deadlines."""
 
     extra: str
-    options: dict[str, Any]
+    options: Callable[[], Options]
     globs: bool = True
     writes: bool = True
 
 
 STORES = {
-    "https": Store("tabular", _HTTP, globs=False, writes=False),
-    "http": Store("tabular", _HTTP, globs=False, writes=False),
-    "gs": Store("gcs", {"timeout": DEADLINE, "requests_timeout": DEADLINE}),
-    "s3": Store("s3", _S3),
-    "abfss": Store("azure-storage", _AZURE),
-    "abfs": Store("azure-storage", _AZURE),
+    "https": Store("tabular", _web, globs=False, writes=False),
+    "http": Store("tabular", _web, globs=False, writes=False),
+    "gs": Store("gcs", _gcs),
+    "s3": Store("s3", _s3),
+    "abfss": Store("azure-storage", _azure),
+    "abfs": Store("azure-storage", _azure),
 }
 
 
@@ -116,7 +132,7 @@ def find(uri: str, refuse: Refusal) -> list[Remote]:
         raise refuse(f"unknown scheme {scheme}://", f"Give {known}")
     store, shown = STORES[scheme], _shown(uri)
     try:
-        files, path = fsspec.core.url_to_fs(uri, skip_instance_cache=True, use_listings_cache=False, **store.options)
+        files, path = fsspec.core.url_to_fs(uri, skip_instance_cache=True, use_listings_cache=False, **store.options())
     except ImportError as error:
         raise refuse(
             f"{scheme}:// needs a package that is not installed ({error})", f"Run pip install 'penstock[{store.extra}]'"
@@ -193,7 +209,7 @@ def _watched(work: Callable[[], T], target: Path | None = None) -> T:
 def _cause(error: Exception) -> Exception:
     """Return what lies behind an error: fsspec says of whatever a web server does that the file is not there."""
     cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and isinstance(cause, ClientError | OSError | TimeoutError):
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and _is_of_the_net(cause):
         return error if getattr(cause, "status", None) == 404 else cause
     return error
 
@@ -206,9 +222,12 @@ def _is_final(error: Exception) -> bool:
     if isinstance(status, int) and 400 <= status < 500:
         return status not in (408, 429)
     # Credentials that are not there: each library has a class of its own for it.
-    return (
-        not isinstance(error, OSError | TimeoutError | ClientError) and "credential" in f"{type(error)}{error}".lower()
-    )
+    return not _is_of_the_net(error) and "credential" in f"{type(error)}{error}".lower()
+
+
+def _is_of_the_net(error: Exception) -> bool:
+    aiohttp = sys.modules.get("aiohttp")  # where nobody imported it, nobody raised an error of it
+    return isinstance(error, OSError | TimeoutError) or (aiohttp is not None and isinstance(error, aiohttp.ClientError))
 
 
 def _unreachable(shown: str, error: Exception, refuse: Refusal, done: str = "read") -> UserError:

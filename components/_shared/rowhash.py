@@ -31,6 +31,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as types
 
+from penstock.components._shared.arrow import truths, values_of
+
 BASE = 0x9E3779B97F4A7C15
 NAN = 0x7FF8000000000000
 _MASK = 2**64 - 1
@@ -53,7 +55,7 @@ def row_hashes(batch: pa.RecordBatch, columns: Sequence[str] | None = None) -> n
         part ^= np.uint64(_seed(name))
         _mix(part)
         if column.null_count:
-            part *= column.is_valid().to_numpy(zero_copy_only=False)
+            part *= truths(column.is_valid())
         total += part
     return _mix(total)
 
@@ -114,28 +116,24 @@ def _words(column: pa.Array) -> np.ndarray:
     if types.is_dictionary(kind):
         return _words(column.dictionary_decode())
     if types.is_boolean(kind):
-        return _numbers(column.cast(pa.uint8()).cast(pa.int64()), np.uint64).copy()
+        return values_of(column.cast(pa.uint8()).cast(pa.int64()), np.uint64).copy()
     if types.is_uint64(kind):
-        return _numbers(column, np.uint64).copy()
+        return values_of(column, np.uint64).copy()
     if types.is_integer(kind):
-        return _numbers(column.cast(pa.int64()), np.uint64).copy()
+        return values_of(column.cast(pa.int64()), np.uint64).copy()
     if types.is_floating(kind):
-        return _floats(_numbers(column.cast(pa.float64()), np.float64))
+        return _floats(values_of(column.cast(pa.float64()), np.float64))
     if types.is_date(kind) or types.is_timestamp(kind):
         zone = kind.tz if types.is_timestamp(kind) else None
-        return _numbers(column.cast(pa.timestamp("us", zone), safe=False), np.uint64).copy()
+        return values_of(column.cast(pa.timestamp("us", zone), safe=False), np.uint64).copy()
     if types.is_time(kind):
-        return _numbers(column.cast(pa.time64("us"), safe=False), np.uint64).copy()
+        return values_of(column.cast(pa.time64("us"), safe=False), np.uint64).copy()
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return _texts(column.cast(pa.large_binary()))
     if types.is_decimal(kind) or types.is_string_view(kind) or types.is_large_string(kind) or types.is_string(kind):
         return _texts(column.cast(pa.large_string()))
     values = (json.dumps(value, sort_keys=True, default=str) for value in column.to_pylist())
     return _texts(pa.array(values, pa.large_string()))
-
-
-def _numbers(column: pa.Array, kind: type[np.generic]) -> np.ndarray:
-    return np.frombuffer(column.buffers()[1], kind, len(column), column.offset * 8)
 
 
 def _floats(values: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from penstock.components._shared.arrow import truths, values_of
 from penstock.components._shared.rowhash import row_hashes
 from penstock.components.ingestion.problems import listed, problem
 
@@ -73,8 +73,8 @@ class Split:
             at = self.cut if self.cut.tzinfo else self.cut.replace(tzinfo=UTC)
             micros = (at - _EPOCH) // timedelta(microseconds=1)
             times = column.cast(pa.timestamp("us", getattr(column.type, "tz", None))).cast(pa.int64())
-            later: np.ndarray = pc.fill_null(pc.greater_equal(times, micros), False).to_numpy(zero_copy_only=False)
-            return later
+            later: np.ndarray = values_of(times, np.int64) >= micros
+            return later & truths(times.is_valid())
         if self.keys:
             hashes = row_hashes(batch, self.keys)
         return hashes < np.uint64(int(self.fraction * 2**64))

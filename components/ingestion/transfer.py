@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from penstock.components._shared.arrow import nothing
 from penstock.components._shared.dataset import DatasetWriter
 from penstock.components._shared.engine import identifier, one_line
 from penstock.components._shared.errors import UserError
@@ -113,7 +114,7 @@ def _transferred(
     def fit(batch: pa.RecordBatch) -> pa.RecordBatch:
         return fitted(batch, columns) if columns else batch
 
-    schema = fit(pa.RecordBatch.from_pylist([], reader.schema)).schema
+    schema = fit(nothing(reader.schema)).schema
     split.check(schema, "the query's result" if query.strip() else "source")
     train, eval_ = DatasetWriter(train_set, schema), DatasetWriter(eval_set, schema)
     try:

@@ -14,6 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from penstock.components._shared.arrow import numbers, truths
 from penstock.components._shared.engine import identifier
 from penstock.components.ingestion.problems import listed, problem
 
@@ -162,10 +163,10 @@ def fitted(batch: pa.RecordBatch, columns: Sequence[Column]) -> pa.RecordBatch:
             if large.any():
                 large &= np.isfinite(values)  # the others are misfits
             for mark, wrong in (("large", large), ("misfit", whole != values)):
-                if wrong.any() and (wrong & array.is_valid().to_numpy(zero_copy_only=False)).any():
+                if wrong.any() and (wrong & truths(array.is_valid())).any():
                     raise Misfit(f"{MARK}{mark}:{number}")
         if array.null_count == 0:
-            arrays[number] = pa.array(whole)
+            arrays[number] = numbers(whole)
         elif array.offset == 0:
             arrays[number] = pa.Array.from_buffers(pa.int64(), len(array), [validity, pa.py_buffer(whole)])
         else:

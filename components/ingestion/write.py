@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
+from penstock.components._shared.arrow import numbers
 from penstock.components._shared.dataset import DatasetWriter
 from penstock.components._shared.rowhash import row_hashes
 from penstock.components.ingestion.split import Split
@@ -67,4 +68,4 @@ def _part(batch: pa.RecordBatch, hashes: np.ndarray, wanted: np.ndarray) -> _Par
     places = np.flatnonzero(wanted)
     if len(places) == len(wanted):
         return batch, hashes
-    return batch.take(pa.array(places)), hashes[places]
+    return batch.take(numbers(places)), hashes[places]
