@@ -160,6 +160,8 @@ def run(engine: Engine, build: Callable[[Any], None]) -> None:
         UserError: Beam does not know an option, no job server answers, or the pipeline fails.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Two hundred lines of which annotations it does not use.
+    logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)
     import apache_beam as beam
 
     with _raised() as asked_to_end:
